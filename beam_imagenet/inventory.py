@@ -1,0 +1,168 @@
+"""Tar headers to members with names, labels and order keys: what there is to convert, and where it lies.
+
+Knows ILSVRC-2012's layout: train is a tar of one tar a synset, validation and test are flat.
+Reads headers only. Knows nothing of Beam, shards or images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from beam_imagenet import labels
+from beam_imagenet.errors import ArchiveError
+from beam_imagenet.model import MemberBatch, Segment, Source
+from beam_imagenet.tar import Member, Readable, padded, walk
+
+_MAX_NAME_BYTES = 255
+"""No file system stores a longer base name; the bound keeps the name column narrow."""
+
+_VALIDATION_NAME = re.compile(rb"ILSVRC2012_val_(\d{8})\.JPEG")
+_TEST_NAME = re.compile(rb"ILSVRC2012_test_\d{8}\.JPEG")
+
+
+def list_segments(source: Source, archive: Readable) -> Iterator[Segment]:
+    """Yields the segments of an archive; together they cover each of its bytes once.
+
+    Reads the 1,000 outer headers of a train archive, and nothing of a flat one.
+
+    Raises:
+        ArchiveError: The archive is damaged, or holds what ILSVRC-2012's does not.
+    """
+    if source.split != "train":
+        yield Segment(
+            source=source,
+            start=0,
+            stop=source.size,
+            members_start=0,
+            members_stop=source.size,
+            wnid=None,
+        )
+        return
+    inner: Member | None = None
+    start = 0
+    for following in walk(archive, start=0, stop=source.size, end_mark_required=True):
+        if inner is not None:
+            yield _inner_segment(source, inner, start=start, stop=inner.stop)
+            start = inner.stop
+        inner = following
+    if inner is None:
+        raise ArchiveError(f"{source.archive} holds no synset archives (n01440764.tar and so on).")
+    yield _inner_segment(source, inner, start=start, stop=source.size)
+
+
+def _inner_segment(source: Source, inner: Member, *, start: int, stop: int) -> Segment:
+    name = inner.name.rpartition(b"/")[2].decode("utf-8", "backslashreplace")
+    wnid, extension = posixpath.splitext(name)
+    if extension != ".tar" or wnid not in labels.label_of_synset():
+        raise ArchiveError(
+            f"{source.archive}: member {name!r} at byte {inner.start:,} is not the archive of one of "
+            "ILSVRC-2012's 1,000 synsets (n01440764.tar and so on). "
+            "Is this the train archive of ILSVRC-2012, and not another year's or a repacked one?"
+        )
+    return Segment(
+        source=source,
+        start=start,
+        stop=stop,
+        members_start=inner.offset,
+        members_stop=inner.offset + inner.size,
+        wnid=wnid,
+    )
+
+
+def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool) -> MemberBatch:
+    """Walks a segment's headers.
+
+    Args:
+        segment: What to read.
+        archive: The open archive.
+        keep_member_path: Whether `file_name` is the stored path, normalised, instead of its base name.
+
+    Raises:
+        ArchiveError: A header is damaged, or a member's name tells no label.
+    """
+    split = segment.source.split
+    names: list[bytes] = []
+    keys = bytearray()
+    offsets: list[int] = []
+    sizes: list[int] = []
+    numbers: list[int] = []
+    label_of = _label_rule(segment)
+    order_hash = hashlib.md5(split.encode(), usedforsecurity=False)
+    for member in walk(
+        archive,
+        start=segment.members_start,
+        stop=segment.members_stop,
+        end_mark_required=segment.wnid is None,
+    ):
+        base_name = member.name.rpartition(b"/")[2]
+        label = label_of(base_name)
+        file_name = _kept_path(member.name) if keep_member_path else base_name
+        if label is None or file_name is None or len(file_name) > _MAX_NAME_BYTES:
+            raise ArchiveError(_no_label(segment, member))
+        key = order_hash.copy()
+        key.update(file_name)
+        keys += key.digest()
+        names.append(file_name)
+        offsets.append(member.offset)
+        sizes.append(member.size)
+        numbers.append(label)
+    size_column = np.array(sizes, dtype=np.int64)
+    return MemberBatch(
+        source=segment.source,
+        start=segment.start,
+        stop=segment.stop,
+        overhead=segment.stop - segment.start - int(padded(size_column).sum()),
+        names=np.array(names, dtype=np.bytes_),
+        keys=np.frombuffer(bytes(keys), dtype=">u8").astype(np.uint64).reshape(-1, 2),
+        offsets=np.array(offsets, dtype=np.int64),
+        sizes=size_column,
+        labels=np.array(numbers, dtype=np.int16),
+    )
+
+
+def _label_rule(segment: Segment) -> Callable[[bytes], int | None]:
+    """What turns a member's base name into its label, or None where the name is none of the split's."""
+    if segment.wnid is not None:
+        label = labels.label_of_synset()[segment.wnid]
+        matches_synset = re.compile(rb"%s_\d+\.JPEG" % segment.wnid.encode()).fullmatch
+        return lambda name: label if matches_synset(name) else None
+    if segment.source.split == "validation":
+        return _validation_label
+    return lambda name: labels.UNLABELLED if _TEST_NAME.fullmatch(name) else None
+
+
+def _validation_label(name: bytes) -> int | None:
+    match = _VALIDATION_NAME.fullmatch(name)
+    number = int(match[1]) if match else 0
+    known = labels.validation_labels()
+    return known[number - 1] if 1 <= number <= len(known) else None
+
+
+def _kept_path(stored: bytes) -> bytes | None:
+    """TFDS's `file_name`: the stored path, normalised (tensorflow_datasets/core/download/extractor.py)."""
+    path = posixpath.normpath(stored)
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if path.startswith((b".", b"/")) or b"\0" in path or b"\\" in path else path
+
+
+def _no_label(segment: Segment, member: Member) -> str:
+    expected = {
+        "train": f"{segment.wnid}_NUMBER.JPEG",
+        "validation": "ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_00050000.JPEG",
+        "test": "ILSVRC2012_test_00000001.JPEG and so on",
+    }[segment.source.split]
+    inner = f" (in {segment.wnid}.tar)" if segment.wnid else ""
+    name = member.name.decode("utf-8", "backslashreplace")
+    return (
+        f"{segment.source.archive}{inner}: member {name!r} at byte {member.start:,} has no name of the "
+        f"{segment.source.split} split, {expected}, so it cannot be labelled. "
+        "Remove it from the archive, or fetch the official one."
+    )

@@ -1,0 +1,161 @@
+"""Beam's local runner with forked worker processes: what DirectRunner means here, on every machine.
+
+Beam's own DirectRunner first tries to download another runner (Prism), which can hang behind a firewall,
+and starts its worker processes by importing Beam anew in each, about a second of every core. Here the
+workers are forked from the launcher, which has imported everything already; the rest is Beam's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.worker import sdk_worker_main
+from apache_beam.transforms import environments
+from google.protobuf import json_format, text_format
+
+from beam_imagenet.errors import ImageNetError, UsageError
+from beam_imagenet.options import ImageNetOptions
+
+_URN = "beam_imagenet:env:forked_python:v1"
+_LOCAL_RUNNERS = frozenset({"directrunner", "direct", "fnapirunner"})
+_FORK = multiprocessing.get_context("fork")
+
+
+def runner_from_options(options: PipelineOptions) -> PipelineRunner:
+    """The runner that was asked for; without one, or for DirectRunner, the local one.
+
+    Forks its workers at once, so call it before any thread or gRPC channel is there.
+
+    Raises:
+        UsageError: There is no such runner.
+    """
+    name = options.view_as(StandardOptions).runner or "DirectRunner"
+    if name.lower() not in _LOCAL_RUNNERS:
+        try:
+            return create_runner(name)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise UsageError(f"--runner={name}: {error}") from error
+    direct = options.view_as(DirectOptions)
+    environment = None
+    if direct.direct_running_mode == "multi_processing":
+        direct.direct_num_workers = direct.direct_num_workers or os.cpu_count() or 1
+        quiet = not options.view_as(ImageNetOptions).verbose
+        _IDLE.extend(_Worker(quiet=quiet) for _ in range(direct.direct_num_workers))
+        # FnApiRunner would start workers of its own in this mode; in any other it uses what it is given.
+        direct.direct_running_mode = "in_memory"
+        environment = ForkedEnvironment.default()
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    return fn_runner.FnApiRunner(
+        default_environment=environment,
+        provision_info=fn_runner.ExtendedProvisionInfo(
+            beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+        ),
+    )
+
+
+class _Worker:
+    """A forked process that waits to be told which runner it works for."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        receiver, self._sender = _FORK.Pipe(duplex=False)
+        self.process = _FORK.Process(target=_work, args=(receiver, quiet), daemon=True)
+        self.process.start()
+        receiver.close()
+
+    def start(self, environment: dict[str, str]) -> None:
+        """Sets it to work; `environment` is what Beam's SDK harness reads from the environment."""
+        self._sender.send(environment)
+
+
+_IDLE: list[_Worker] = []
+
+
+def _work(receiver: multiprocessing.connection.Connection, quiet: bool) -> None:
+    if quiet:
+        # Beam prints each traceback here, and hands it to the launcher as well.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    os.environ.update(receiver.recv())
+    sdk_worker_main.main([])
+
+
+@environments.Environment.register_urn(_URN, bytes)
+class ForkedEnvironment(environments.Environment):  # type: ignore[misc]
+    """The environment of stages that run in forked workers."""
+
+    def to_runner_api_parameter(self, context: object) -> tuple[str, bytes]:
+        """The URN that `ForkedWorkerHandler` is registered under."""
+        return _URN, b""
+
+    @staticmethod
+    def from_runner_api_parameter(
+        payload: bytes, capabilities: Any, artifacts: Any, context: object
+    ) -> ForkedEnvironment:
+        """The environment of a pipeline that was read back from its proto."""
+        return ForkedEnvironment(capabilities=capabilities, artifacts=artifacts)
+
+    @classmethod
+    def default(cls) -> ForkedEnvironment:
+        """The environment of this Python SDK."""
+        return cls(capabilities=environments.python_sdk_capabilities(), artifacts=())
+
+
+@worker_handlers.WorkerHandler.register_environment(_URN, bytes)
+class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]
+    """Connects FnApiRunner with one of the forked workers."""
+
+    def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
+        super().__init__(state, provision_info, grpc_server)
+        self._worker = _IDLE.pop()
+        self._stopping = False
+
+    def start_worker(self) -> None:
+        """Tells the worker where its runner is, and watches it from then on."""
+        provision = self.provision_info.provision_info
+        self._worker.start(
+            {
+                "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(
+                    self.control_api_service_descriptor()
+                ),
+                "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(
+                    self.logging_api_service_descriptor()
+                ),
+                "PIPELINE_OPTIONS": json_format.MessageToJson(provision.pipeline_options),
+                "WORKER_ID": self.worker_id,
+            }
+        )
+        threading.Thread(target=self._watch, name="watch_worker", daemon=True).start()
+
+    def _watch(self) -> None:
+        process = self._worker.process
+        process.join()
+        if not self._stopping:
+            # FnApiRunner would wait for its answer for ever.
+            self.control_conn.abort(
+                ImageNetError(
+                    f"Worker process {process.pid} ended with exit code {process.exitcode} in the middle of "
+                    "its work. A code of -9 often means that memory ran out: use fewer workers "
+                    "(--direct_num_workers). Then run the same command again."
+                )
+            )
+
+    def close(self) -> None:
+        """Ends the worker: an idle one has nothing to lose, a busy one works for a job that failed."""
+        self._stopping = True
+        self._worker.process.terminate()
+        super().close()
+
+    def stop_worker(self) -> None:
+        """Waits until the worker has ended."""
+        self._worker.process.join()

@@ -1,0 +1,164 @@
+"""Members to shards: order, shard count and boundaries, from tar headers alone.
+
+The rules are TFDS's (tensorflow_datasets/core/{hashing,shuffle,utils/shard_utils}.py of 4.9.10), so
+that the dataset is the one that its readers know. Pure: knows nothing of Beam, files or images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NoReturn
+
+import numpy as np
+
+from beam_imagenet.errors import ArchiveError, ReconcileError, UsageError
+from beam_imagenet.model import MemberBatch, PlannedShard, ShardTask, Source, SplitPlan, shard_name
+from beam_imagenet.tar import BLOCK, padded
+from beam_imagenet.tfrecord import FRAME_BYTES, example_sizes
+
+_MIN_SHARD_BYTES = 64 << 20
+_MAX_SHARD_BYTES = 1 << 30
+
+
+def shard_count(*, num_bytes: int, num_examples: int) -> int:
+    """TFDS's number of shards (`ShardConfig.calculate_number_shards`, precise sharding).
+
+    Args:
+        num_bytes: Bytes of all serialised examples, framing not included.
+        num_examples: Examples in the split.
+    """
+    total = num_bytes + num_examples * FRAME_BYTES
+    most = total // _MIN_SHARD_BYTES
+    fewest = total // _MAX_SHARD_BYTES
+    if fewest > 1024:
+        count = -(-fewest // 1024) * 1024
+        # TFDS goes on to the next multiple for as long as there are fewer examples than shards,
+        # which never ends; over a terabyte in under 2,048 images is no photograph collection.
+        return max(count, 2048)
+    for exponent in range(10, 0, -1):
+        count = 1 << exponent
+        if fewest <= count <= most and num_examples >= count:
+            return count
+    return 1
+
+
+def boundaries(*, num_examples: int, num_shards: int) -> list[int]:
+    """Ends (exclusive) of the shards in the split's order, as `round` gives them (half to even)."""
+    return [round(num_examples * index / num_shards) for index in range(1, num_shards + 1)]
+
+
+def names_digest(names: Iterable[bytes]) -> str:
+    """Digest of file names in record order; it tells whether a shard holds what was planned."""
+    return hashlib.blake2b(b"\n".join(names), digest_size=16).hexdigest()
+
+
+def plan_split(
+    source: Source, batches: Iterable[MemberBatch]
+) -> tuple[SplitPlan, Iterator[ShardTask]]:
+    """Plans a split.
+
+    The plan does not depend on the order of the batches, nor of the members in them.
+
+    Args:
+        source: The split's archive, as it was found before the job started.
+        batches: All that its headers told; once.
+
+    Returns:
+        The plan in short, and its shards' tasks.
+
+    Raises:
+        ReconcileError: The batches do not account for each byte of the archive once.
+        ArchiveError: No members, or two of the same name.
+        UsageError: More shards were asked for than there are images.
+    """
+    batches = sorted(batches, key=lambda batch: (batch.start, batch.stop))
+    _require_tiles(source, batches)
+    keys = np.concatenate([batch.keys for batch in batches])
+    num_examples = len(keys)
+    if num_examples == 0:
+        raise ArchiveError(f"{source.archive} holds no images.")
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    keys = keys[order]
+    twins = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
+    del keys
+    names = np.concatenate([batch.names for batch in batches])[order]
+    offsets = np.concatenate([batch.offsets for batch in batches])[order]
+    sizes = np.concatenate([batch.sizes for batch in batches])[order]
+    labels = np.concatenate([batch.labels for batch in batches])[order]
+    if len(twins):
+        first, second = sorted(int(offset) for offset in offsets[twins[0] : twins[0] + 2])
+        name = names[twins[0]].decode("utf-8", "backslashreplace")
+        raise ArchiveError(
+            f"{source.archive}: the name {name!r} is there twice, with data at bytes {first:,} and "
+            f"{second:,}. A split's file names must be unique; remove one from the archive."
+        )
+    record_sizes = example_sizes(
+        name_sizes=np.strings.str_len(names).astype(np.int64), image_sizes=sizes, labels=labels
+    )
+    num_shards = source.num_shards or shard_count(
+        num_bytes=int(record_sizes.sum()), num_examples=num_examples
+    )
+    if num_shards > num_examples:
+        raise UsageError(
+            f"--num_shards asks for {num_shards:,} shards of {source.split}, which has only "
+            f"{num_examples:,} images. Ask for fewer."
+        )
+    stops = boundaries(num_examples=num_examples, num_shards=num_shards)
+    ranges = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+    plan = SplitPlan(
+        split=source.split,
+        num_classes=int(np.unique(labels[labels >= 0]).size),
+        shards=tuple(
+            PlannedShard(
+                shard=shard_name(source.split, index=index, num_shards=num_shards),
+                num_examples=part.stop - part.start,
+                num_bytes=int(record_sizes[part].sum()),
+                names_digest=names_digest(names[part].tolist()),
+            )
+            for index, part in enumerate(ranges)
+        ),
+    )
+    tasks = (
+        ShardTask(
+            source=source,
+            index=index,
+            num_shards=num_shards,
+            names=names[part],
+            offsets=offsets[part],
+            sizes=sizes[part],
+            labels=labels[part],
+        )
+        for index, part in enumerate(ranges)
+    )
+    return plan, tasks
+
+
+def _require_tiles(source: Source, batches: list[MemberBatch]) -> None:
+    """Checks that headers, members and padding cover each byte of the archive exactly once."""
+    position = 0
+    for batch in batches:
+        if batch.start != position:
+            _not_tiled(source, min(batch.start, position), max(batch.start, position))
+        position = batch.stop
+        data = padded(batch.sizes)
+        ends = batch.offsets + data
+        rows = {len(batch.names), len(batch.keys), len(batch.offsets), len(batch.labels)}
+        if (
+            rows != {len(batch.sizes)}
+            or int(data.sum()) + batch.overhead != batch.stop - batch.start
+            or (ends[:-1] + BLOCK > batch.offsets[1:]).any()
+            or (len(data) and (batch.offsets[0] < batch.start or ends[-1] > batch.stop))
+        ):
+            _not_tiled(source, batch.start, batch.stop)
+    if position != source.size:
+        _not_tiled(source, position, source.size)
+
+
+def _not_tiled(source: Source, start: int, stop: int) -> NoReturn:
+    raise ReconcileError(
+        f"{source.archive}: the headers that reached the plan do not account for bytes {start:,} to "
+        f"{stop:,} exactly once, so images would be missing or doubled. No dataset was written. The "
+        "runner lost or repeated work: run the same command again, and report it if it happens again."
+    )
+

@@ -1,0 +1,138 @@
+"""Exact ranged reads of archives and whole-file writes of results, on local file systems.
+
+The one place that touches files. Knows nothing of tars, images or Beam.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from beam_imagenet.errors import StorageError
+
+
+class ArchiveFile:
+    """An archive open for reading at any offset. Use it in a `with` statement."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the file.
+
+        Raises:
+            StorageError: The file cannot be opened.
+        """
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
+        # Neither a walk over headers nor a shard's members are read in sequence: the kernel's
+        # read-ahead would fetch what nobody asks for.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The `size` bytes at `offset`.
+
+        Raises:
+            StorageError: The file ends before, or reading fails.
+        """
+        buffer = bytearray(size)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills `buffer` with the bytes at `offset`.
+
+        Raises:
+            StorageError: The file ends before, or reading fails.
+        """
+        while buffer:
+            try:
+                count = os.preadv(self._descriptor, (buffer,), offset)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.path} cannot be read at byte {offset:,}: {error.strerror}."
+                ) from error
+            if count == len(buffer):
+                return
+            if count == 0:
+                raise StorageError(
+                    f"{self.path} ends at byte {offset:,}, where {len(buffer):,} more bytes were to be "
+                    "read: it became shorter during the run. Run again on an archive that is complete."
+                )
+            buffer, offset = buffer[count:], offset + count
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        StorageError: There is no such file.
+    """
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends, or not at all.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                yield file
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a whole file, replacing one that is there.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    with whole_file(path) as file:
+        write_all(file, memoryview(content))
+
+
+def write_all(file: BinaryIO, data: memoryview) -> None:
+    """Writes all of `data` to an unbuffered file, whose `write` may take a part of it."""
+    while data:
+        data = data[file.write(data) :]
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"The folder {path} cannot be made: {error.strerror}.") from error

@@ -1,0 +1,111 @@
+"""The stages of the job as Beam transforms, each a thin wrapper of a pure function.
+
+Holds no rule of its own: what a stage does is in inventory.py, plan.py, shard.py and commit.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam import pvalue
+
+from beam_imagenet import inventory
+from beam_imagenet.commit import commit
+from beam_imagenet.model import Job, MemberBatch, Segment, ShardResult, ShardTask, Source, SplitPlan
+from beam_imagenet.plan import plan_split
+from beam_imagenet.shard import write_shard
+from beam_imagenet.storage import ArchiveFile
+
+PLANS = "plans"
+TASKS = "tasks"
+
+
+@dataclasses.dataclass(kw_only=True)
+class ReadHeaders(beam.PTransform):
+    """Archives (`Source`) to their members, a batch a segment: (split, `MemberBatch`)."""
+
+    job: Job
+
+    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[tuple[str, MemberBatch]]:
+        """Builds the stage."""
+        return (
+            sources
+            | "ListSegments" >> beam.FlatMap(_list_segments)
+            | "SpreadSegments" >> beam.Reshuffle()
+            | "WalkHeaders"
+            >> beam.Map(_read_segment, keep_member_path=self.job.keep_member_path)
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class PlanShards(beam.PTransform):
+    """Member batches by split to the splits' plans (`SplitPlan`) and `ShardTask`s, two collections."""
+
+    job: Job
+
+    def expand(self, batches: beam.PCollection[tuple[str, MemberBatch]]) -> pvalue.DoOutputsTuple:
+        """Builds the stage."""
+        return (
+            batches
+            | "GroupBySplit" >> beam.GroupByKey()
+            | "PlanSplit" >> beam.FlatMap(_plan_split, job=self.job).with_outputs(PLANS, TASKS)
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class WriteShards(beam.PTransform):
+    """`ShardTask`s to files, and a `ShardResult` for each."""
+
+    job: Job
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[ShardResult]:
+        """Builds the stage."""
+        return (
+            tasks
+            | "SpreadShards" >> beam.Reshuffle()
+            | "WriteShard" >> beam.Map(_write_shard, folder=self.job.dataset_dir)
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class Commit(beam.PTransform):
+    """One `Job` to a dataset, once all plans and results are there; runs even if none arrived."""
+
+    plans: beam.PCollection[SplitPlan]
+    results: beam.PCollection[ShardResult]
+
+    def expand(self, jobs: beam.PCollection[Job]) -> beam.PCollection[None]:
+        """Builds the stage."""
+        return jobs | "WriteDatasetInfo" >> beam.Map(
+            commit, pvalue.AsList(self.plans), pvalue.AsList(self.results)
+        )
+
+
+def _list_segments(source: Source) -> Iterator[Segment]:
+    with ArchiveFile(source.archive) as archive:
+        yield from inventory.list_segments(source, archive)
+
+
+def _read_segment(segment: Segment, keep_member_path: bool) -> tuple[str, MemberBatch]:
+    with ArchiveFile(segment.source.archive) as archive:
+        batch = inventory.read_segment(segment, archive, keep_member_path=keep_member_path)
+    return segment.source.split, batch
+
+
+def _plan_split(
+    keyed: tuple[str, Iterable[MemberBatch]], job: Job
+) -> Iterator[pvalue.TaggedOutput]:
+    split, batches = keyed
+    source = next(source for source in job.sources if source.split == split)
+    plan, tasks = plan_split(source, batches)
+    yield pvalue.TaggedOutput(PLANS, plan)
+    for task in tasks:
+        yield pvalue.TaggedOutput(TASKS, task)
+
+
+def _write_shard(task: ShardTask, folder: str) -> ShardResult:
+    with ArchiveFile(task.source.archive) as archive:
+        return write_shard(task, archive, Path(folder))
