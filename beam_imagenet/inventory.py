@@ -1,4 +1,4 @@
-"""Tar headers to members with names, labels and order keys: what there is to convert, and where it lies.
+"""Tar headers to members with names and labels: what there is to convert, and where it lies.
 
 Knows ILSVRC-2012's layout: train is a tar of one tar a synset, validation and test are flat.
 Reads headers only. Knows nothing of Beam, shards or images.
@@ -6,7 +6,6 @@ Reads headers only. Knows nothing of Beam, shards or images.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +19,9 @@ from beam_imagenet.tar import Member, Readable, padded, walk
 
 _MAX_NAME_BYTES = 255
 """No file system stores a longer base name; the bound keeps the name column narrow."""
+
+_MAX_IMAGE_BYTES = 1 << 30
+"""A record holds its image whole, and so does the worker; ImageNet's largest has some 15 MB."""
 
 _VALIDATION_NAME = re.compile(rb"ILSVRC2012_val_(\d{8})\.JPEG")
 _TEST_NAME = re.compile(rb"ILSVRC2012_test_\d{8}\.JPEG")
@@ -85,14 +87,11 @@ def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool)
     Raises:
         ArchiveError: A header is damaged, or a member's name tells no label.
     """
-    split = segment.source.split
     names: list[bytes] = []
-    keys = bytearray()
     offsets: list[int] = []
     sizes: list[int] = []
     numbers: list[int] = []
     label_of = _label_rule(segment)
-    order_hash = hashlib.md5(split.encode(), usedforsecurity=False)
     for member in walk(
         archive,
         start=segment.members_start,
@@ -104,23 +103,24 @@ def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool)
         file_name = _kept_path(member.name) if keep_member_path else base_name
         if label is None or file_name is None or len(file_name) > _MAX_NAME_BYTES:
             raise ArchiveError(_no_label(segment, member))
-        key = order_hash.copy()
-        key.update(file_name)
-        keys += key.digest()
+        if member.size > _MAX_IMAGE_BYTES:
+            raise ArchiveError(
+                f"{archive.path}: member {file_name.decode()!r} at byte {member.start:,} claims "
+                f"{member.size:,} bytes, which no photograph has. Fetch the archive again."
+            )
         names.append(file_name)
         offsets.append(member.offset)
         sizes.append(member.size)
         numbers.append(label)
-    size_column = np.array(sizes, dtype=np.int64)
+    data_bytes = sum(map(padded, sizes))
     return MemberBatch(
         source=segment.source,
         start=segment.start,
         stop=segment.stop,
-        overhead=segment.stop - segment.start - int(padded(size_column).sum()),
+        overhead=segment.stop - segment.start - data_bytes,
         names=np.array(names, dtype=np.bytes_),
-        keys=np.frombuffer(bytes(keys), dtype=">u8").astype(np.uint64).reshape(-1, 2),
         offsets=np.array(offsets, dtype=np.int64),
-        sizes=size_column,
+        sizes=np.array(sizes, dtype=np.uint32),
         labels=np.array(numbers, dtype=np.int16),
     )
 

@@ -11,7 +11,7 @@ from beam_imagenet.transforms import PLANS, TASKS, Commit, PlanShards, ReadHeade
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the conversion to a pipeline.
 
-    Only headers and plans pass between stages, about 55 bytes an image; the images themselves are read
+    Only headers and plans pass between stages, about 35 bytes an image; the images themselves are read
     from the archive by the worker that writes their shard.
 
     Args:

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beam_imagenet.errors import ArchiveError, ReconcileError, UsageError
 from beam_imagenet.model import MemberBatch, PlannedShard, ShardTask, Source, SplitPlan, shard_name
-from beam_imagenet.tar import BLOCK, padded
+from beam_imagenet.tar import BLOCK
 from beam_imagenet.tfrecord import FRAME_BYTES, example_sizes
 
 _MIN_SHARD_BYTES = 64 << 20
 _MAX_SHARD_BYTES = 1 << 30
+_CHUNK = 1 << 16  # names that are Python objects at the same time
 
 
 def shard_count(*, num_bytes: int, num_examples: int) -> int:
@@ -74,15 +76,12 @@ def plan_split(
     """
     batches = sorted(batches, key=lambda batch: (batch.start, batch.stop))
     _require_tiles(source, batches)
-    keys = np.concatenate([batch.keys for batch in batches])
-    num_examples = len(keys)
+    names = np.concatenate([batch.names for batch in batches])
+    num_examples = len(names)
     if num_examples == 0:
         raise ArchiveError(f"{source.archive} holds no images.")
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    keys = keys[order]
-    twins = np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
-    del keys
-    names = np.concatenate([batch.names for batch in batches])[order]
+    order, twins = _order(source.split, names)
+    names = names[order]
     offsets = np.concatenate([batch.offsets for batch in batches])[order]
     sizes = np.concatenate([batch.sizes for batch in batches])[order]
     labels = np.concatenate([batch.labels for batch in batches])[order]
@@ -94,7 +93,7 @@ def plan_split(
             f"{second:,}. A split's file names must be unique; remove one from the archive."
         )
     record_sizes = example_sizes(
-        name_sizes=np.strings.str_len(names).astype(np.int64), image_sizes=sizes, labels=labels
+        name_sizes=np.strings.str_len(names), image_sizes=sizes, labels=labels
     )
     num_shards = source.num_shards or shard_count(
         num_bytes=int(record_sizes.sum()), num_examples=num_examples
@@ -134,6 +133,25 @@ def plan_split(
     return plan, tasks
 
 
+def _order(split: str, names: NDArray[np.bytes_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """TFDS's order, by md5(split + file_name) as a 128-bit integer.
+
+    Returns:
+        The names' positions in that order; and where in it a key is followed by the same key.
+    """
+    salted = hashlib.md5(split.encode(), usedforsecurity=False)
+    digests = bytearray()
+    for start in range(0, len(names), _CHUNK):
+        for name in names[start : start + _CHUNK].tolist():
+            key = salted.copy()
+            key.update(name)
+            digests += key.digest()
+    keys = np.frombuffer(digests, dtype=">u8").reshape(-1, 2)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    keys = keys[order]
+    return order, np.flatnonzero((keys[1:] == keys[:-1]).all(axis=1))
+
+
 def _require_tiles(source: Source, batches: list[MemberBatch]) -> None:
     """Checks that headers, members and padding cover each byte of the archive exactly once."""
     position = 0
@@ -141,9 +159,9 @@ def _require_tiles(source: Source, batches: list[MemberBatch]) -> None:
         if batch.start != position:
             _not_tiled(source, min(batch.start, position), max(batch.start, position))
         position = batch.stop
-        data = padded(batch.sizes)
+        data = -(-batch.sizes.astype(np.int64) // BLOCK) * BLOCK
         ends = batch.offsets + data
-        rows = {len(batch.names), len(batch.keys), len(batch.offsets), len(batch.labels)}
+        rows = {len(batch.names), len(batch.offsets), len(batch.labels)}
         if (
             rows != {len(batch.sizes)}
             or int(data.sum()) + batch.overhead != batch.stop - batch.start

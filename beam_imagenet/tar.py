@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple, NoReturn, Protocol
 
 from beam_imagenet.errors import ArchiveError
 
 BLOCK = 512
-_Size = TypeVar("_Size", int, NDArray[np.int64])
 _ZERO_BLOCK = bytes(BLOCK)
 _NEXT_HEADERS = 256 << 10
 _SMALL_MEMBER = 16 << 10
@@ -70,8 +66,8 @@ class Member(NamedTuple):
     stop: int
 
 
-def padded(size: _Size) -> _Size:
-    """`size` (a number or a column of them) rounded up to whole blocks."""
+def padded(size: int) -> int:
+    """`size` rounded up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 

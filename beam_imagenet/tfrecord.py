@@ -91,27 +91,29 @@ def example_suffix(label: int) -> bytes:
 
 
 def example_sizes(
-    *,
-    name_sizes: NDArray[np.int64],
-    image_sizes: NDArray[np.int64],
-    labels: NDArray[np.int16],
+    *, name_sizes: NDArray[np.integer], image_sizes: NDArray[np.integer], labels: NDArray[np.int16]
 ) -> NDArray[np.int64]:
     """Bytes of each serialised Example, for columns of equal length."""
-    name_entries = len(_NAME_KEY) + _field_size(_field_size(_field_size(name_sizes)))
-    image_entries = len(_IMAGE_KEY) + _field_size(_field_size(_field_size(image_sizes)))
-    kinds, positions = np.unique(labels, return_inverse=True)
-    suffixes = np.array([len(example_suffix(int(kind))) for kind in kinds], dtype=np.int64)
-    return _field_size(
-        _field_size(name_entries) + _field_size(image_entries) + suffixes[positions]
-    )
+    suffix_sizes = {label: len(example_suffix(label)) for label in np.unique(labels).tolist()}
+    suffixes = np.zeros(len(labels), dtype=np.int64)
+    for size in set(suffix_sizes.values()):
+        suffixes[np.isin(labels, [label for label in suffix_sizes if suffix_sizes[label] == size])] = size
+    names = _entry_sizes(_NAME_KEY, name_sizes)
+    return _field_sizes(names + _entry_sizes(_IMAGE_KEY, image_sizes) + suffixes)
 
 
-def _field_size(content: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes of a length-delimited field: tag, length, content."""
-    digits = np.ones_like(content)
-    for power in range(7, 63, 7):
-        digits += content >= 1 << power
-    return 1 + digits + content
+def _entry_sizes(key: bytes, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Bytes of map entries as in `_entry_head`, their values of `sizes` bytes included."""
+    values = _field_sizes(_field_sizes(sizes.astype(np.int64)))
+    return _field_sizes(len(key) + _field_sizes(values))
+
+
+def _field_sizes(contents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes of length-delimited fields: tag, length, content."""
+    sizes = contents + 2
+    for power in range(7, 36, 7):  # no field has 2**35 bytes
+        sizes += contents >= 1 << power
+    return sizes
 
 
 def _varint(number: int) -> bytes:
