@@ -34,7 +34,8 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
             inks = _decode_components(opened)
         if "adobe" not in opened.info:
             inks = 255 - inks  # Adobe stores complements; without its marker ink is ink
-    return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+    rgb: NDArray[np.uint8] = (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+    return rgb
 
 
 def _decode_components(image: JpegImagePlugin.JpegImageFile) -> NDArray[np.int32]:

@@ -64,7 +64,9 @@ def reconcile(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResul
         ReconcileError: Something is missing, there twice, or differs. Nothing may be published then.
     """
     _require_once(
-        "the plan of split", [source.split for source in job.sources], [plan.split for plan in plans]
+        "the plan of split",
+        [source.split for source in job.sources],
+        [plan.split for plan in plans],
     )
     planned = {shard.shard: shard for plan in plans for shard in plan.shards}
     _require_once("shard", planned, [result.shard for result in results])

@@ -101,7 +101,9 @@ def to_rgb_jpeg(data: bytes) -> bytes:
     try:
         pixels = _png_to_rgb(data) if data.startswith(_PNG_SIGNATURE) else cmyk.decode_rgb(data)
     except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"it has to be converted to RGB, but cannot be decoded ({error})") from error
+        raise ImageError(
+            f"it has to be converted to RGB, but cannot be decoded ({error})"
+        ) from error
     output = io.BytesIO()
     Image.fromarray(pixels).save(output, "JPEG", quality=100, subsampling=2, dpi=(300, 300))
     return output.getvalue()

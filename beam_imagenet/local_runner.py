@@ -91,7 +91,7 @@ def _work(receiver: multiprocessing.connection.Connection, quiet: bool) -> None:
 
 
 @environments.Environment.register_urn(_URN, bytes)
-class ForkedEnvironment(environments.Environment):  # type: ignore[misc]
+class ForkedEnvironment(environments.Environment):
     """The environment of stages that run in forked workers."""
 
     def to_runner_api_parameter(self, context: object) -> tuple[str, bytes]:
@@ -112,7 +112,7 @@ class ForkedEnvironment(environments.Environment):  # type: ignore[misc]
 
 
 @worker_handlers.WorkerHandler.register_environment(_URN, bytes)
-class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]
+class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
     """Connects FnApiRunner with one of the forked workers."""
 
     def __init__(self, payload: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:

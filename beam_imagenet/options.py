@@ -38,21 +38,43 @@ USAGE = "python -m beam_imagenet --manual_dir=DIR --data_dir=DIR [options] [Beam
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds our options, in the groups that `--help` shows."""
     where = parser.add_argument_group("archives and dataset")
-    where.add_argument("--manual_dir", metavar="DIR", help="folder of the archives [DATA_DIR/downloads/manual]")
-    where.add_argument("--data_dir", metavar="DIR", help="where datasets go [~/tensorflow_datasets]")
+    where.add_argument(
+        "--manual_dir", metavar="DIR", help="folder of the archives [DATA_DIR/downloads/manual]"
+    )
+    where.add_argument(
+        "--data_dir", metavar="DIR", help="where datasets go [~/tensorflow_datasets]"
+    )
     for split in SPLITS:
-        where.add_argument(f"--{split}", metavar="PATH", help=f"the {split} archive, if it lies elsewhere")
+        where.add_argument(
+            f"--{split}", metavar="PATH", help=f"the {split} archive, if it lies elsewhere"
+        )
     what = parser.add_argument_group("what is written")
-    what.add_argument("--splits", metavar="A,B", help="splits to convert [those whose archives are there]")
-    what.add_argument("--dataset_version", choices=VERSIONS, default=VERSIONS[0], help="5.0.0 has no test split [5.1.0]")
-    what.add_argument("--num_shards", metavar="SPLIT:N,..", help="shards of a split, e.g. train:256 [TFDS's rule]")
-    what.add_argument("--file_name", choices=("base", "member"), default="base", help="file_name is the base name, or the path in the archive [base]")
+    what.add_argument(
+        "--splits", metavar="A,B", help="splits to convert [those whose archives are there]"
+    )
+    what.add_argument(
+        "--dataset_version",
+        choices=VERSIONS,
+        default=VERSIONS[0],
+        help="5.0.0 has no test split [5.1.0]",
+    )
+    what.add_argument(
+        "--num_shards", metavar="SPLIT:N,..", help="shards of a split, e.g. train:256 [TFDS's rule]"
+    )
+    what.add_argument(
+        "--file_name",
+        choices=("base", "member"),
+        default="base",
+        help="file_name is the base name, or the path in the archive [base]",
+    )
     how = parser.add_argument_group("how it runs")
-    how.add_argument("--config", metavar="FILE", help="options from a YAML file; the command line wins")
+    how.add_argument(
+        "--config", metavar="FILE", help="options from a YAML file; the command line wins"
+    )
     how.add_argument("--verbose", action="store_true", help="Beam's log and full tracebacks")
 
 
-class ImageNetOptions(beam_options.PipelineOptions):  # type: ignore[misc]
+class ImageNetOptions(beam_options.PipelineOptions):
     """The options of beam_imagenet, as Beam sees them."""
 
     @classmethod
@@ -60,7 +82,7 @@ class ImageNetOptions(beam_options.PipelineOptions):  # type: ignore[misc]
         add_arguments(parser)
 
 
-class _Parser(beam_options._BeamArgumentParser):  # type: ignore[misc]
+class _Parser(beam_options._BeamArgumentParser):
     """Beam's parser, with errors in our own words instead of 200 lines of usage."""
 
     def error(self, message: str) -> NoReturn:
@@ -72,7 +94,9 @@ def full_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="python -m beam_imagenet", usage=USAGE, allow_abbrev=False, add_help=False
     )
-    for options in {str(kind): kind for kind in beam_options.PipelineOptions.__subclasses__()}.values():
+    for options in {
+        str(kind): kind for kind in beam_options.PipelineOptions.__subclasses__()
+    }.values():
         options._add_argparse_args(parser)
     return parser
 
@@ -89,7 +113,11 @@ def help_text() -> str:
     add_arguments(parser)
     how = parser.add_argument_group("help")
     how.add_argument("--help", action="store_true", help="this page")
-    how.add_argument("--help_beam", action="store_true", help="Beam's own options: --runner, --direct_num_workers, ...")
+    how.add_argument(
+        "--help_beam",
+        action="store_true",
+        help="Beam's own options: --runner, --direct_num_workers, ...",
+    )
     return parser.format_help() + (
         "\ncommand:\n  sample --out=DIR            makes sample archives; sample --help tells more\n"
     )
@@ -138,7 +166,9 @@ def _config_arguments(
         raise UsageError(f"--config={path} must be a mapping of option names to values.")
     actions = parser._option_string_actions
     overridden = {
-        actions[flag].dest for flag in (argument.partition("=")[0] for argument in given) if flag in actions
+        actions[flag].dest
+        for flag in (argument.partition("=")[0] for argument in given)
+        if flag in actions
     }
     arguments: list[str] = []
     for key, value in content.items():
@@ -157,7 +187,9 @@ def _as_arguments(action: argparse.Action, flag: str, value: object, path: Path)
             raise UsageError(f"--config={path}: {flag.removeprefix('--')} must be true or false.")
         return [flag] if value else []
     if value is None or isinstance(value, bool):
-        raise UsageError(f"--config={path}: {flag.removeprefix('--')} needs a value, not {value!r}.")
+        raise UsageError(
+            f"--config={path}: {flag.removeprefix('--')} needs a value, not {value!r}."
+        )
     if isinstance(value, Mapping):
         value = [f"{key}:{item}" for key, item in value.items()]
     if isinstance(value, list):
@@ -225,7 +257,9 @@ def job_from_options(options: beam_options.PipelineOptions) -> Job:
 
 def _local(path: str) -> Path:
     if "://" in path:
-        raise UsageError(f"{path}: only folders and files of a file system can be used in this version.")
+        raise UsageError(
+            f"{path}: only folders and files of a file system can be used in this version."
+        )
     return Path(path).expanduser().absolute()
 
 
@@ -260,7 +294,9 @@ def _wanted_splits(
     names = [name for name in given.split(",") if name]
     for name in names:
         if name not in SPLITS:
-            raise UsageError(f"--splits={given}: there is no split {name!r}{_nearest(name, SPLITS)}")
+            raise UsageError(
+                f"--splits={given}: there is no split {name!r}{_nearest(name, SPLITS)}"
+            )
         if name not in possible:
             raise UsageError(f"--splits={given}: version {version} has no {name} split; 5.1.0 has.")
         if name not in found:
@@ -291,7 +327,8 @@ def _shard_counts(given: str | None, wanted: Sequence[str]) -> dict[str, int]:
 def describe(job: Job) -> str:
     """The lines that a run starts with."""
     lines = [
-        f"{source.split:<10}  {source.archive}  ({_readable_size(source.size)})" for source in job.sources
+        f"{source.split:<10}  {source.archive}  ({_readable_size(source.size)})"
+        for source in job.sources
     ]
     return "\n".join([*lines, f"{'dataset':<10}  {job.dataset_dir}"])
 

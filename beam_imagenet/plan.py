@@ -179,4 +179,3 @@ def _not_tiled(source: Source, start: int, stop: int) -> NoReturn:
         f"{stop:,} exactly once, so images would be missing or doubled. No dataset was written. The "
         "runner lost or repeated work: run the same command again, and report it if it happens again."
     )
-

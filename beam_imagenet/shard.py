@@ -77,7 +77,7 @@ class _RecordWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._array = np.empty(_BUFFER_BYTES, dtype=np.uint8)
-        self._view = memoryview(self._array)
+        self._view = self._array.data
         self._used = 0
         self._image_stop = 0
 
@@ -90,7 +90,7 @@ class _RecordWriter:
             needed = start + len(prefix) + image_size + tfrecord.MAX_AFTER_IMAGE
             if needed > len(self._view):
                 self._array = np.empty(needed, dtype=np.uint8)
-                self._view = memoryview(self._array)
+                self._view = self._array.data
         image_start = start + len(prefix)
         self._view[start:image_start] = prefix
         self._image_stop = image_start + image_size

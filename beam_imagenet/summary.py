@@ -73,9 +73,7 @@ def summarize(
                 worker_seconds=sum(result.seconds for result in written),
             )
         )
-    return RunResult(
-        run_id=job.run_id, version=job.version, finished=finished, splits=tuple(rows)
-    )
+    return RunResult(run_id=job.run_id, version=job.version, finished=finished, splits=tuple(rows))
 
 
 def to_json(result: RunResult) -> bytes:
@@ -140,7 +138,9 @@ def table(result: RunResult, *, seconds: float) -> str:
 
 def fix_notes(result: RunResult) -> list[str]:
     """Names the images that were converted, and where that differs from what is known of ILSVRC-2012."""
-    fixes = {fix.file_name.rpartition("/")[2]: fix.kind for row in result.splits for fix in row.fixes}
+    fixes = {
+        fix.file_name.rpartition("/")[2]: fix.kind for row in result.splits for fix in row.fixes
+    }
     notes = []
     for kind, known in (("CMYK", labels.CMYK_IMAGES), ("PNG", labels.PNG_IMAGES)):
         fixed = {name for name, fixed_kind in fixes.items() if fixed_kind == kind}

@@ -102,9 +102,7 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
                 _fail(source, position, "the archive ends inside a header")
             # Where members are small, one read fetches the headers of many; where they are large
             # it would fetch their data for nothing.
-            window = source.read(
-                position, min(stop - position, _NEXT_HEADERS if dense else BLOCK)
-            )
+            window = source.read(position, min(stop - position, _NEXT_HEADERS if dense else BLOCK))
             window_start, index = position, 0
         block = window[index : index + BLOCK]
         if block == _ZERO_BLOCK:
@@ -205,7 +203,7 @@ def _pax_number(source: Readable, position: int, text: bytes) -> int:
 
 
 def _pax_records(source: Readable, position: int, content: bytes) -> dict[bytes, bytes]:
-    """The records `LENGTH KEY=VALUE\\n` of a pax header."""
+    """The records of a pax header: length, key, "=", value, line feed."""
     records: dict[bytes, bytes] = {}
     while content:
         length, _, _ = content.partition(b" ")

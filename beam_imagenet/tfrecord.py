@@ -97,7 +97,9 @@ def example_sizes(
     suffix_sizes = {label: len(example_suffix(label)) for label in np.unique(labels).tolist()}
     suffixes = np.zeros(len(labels), dtype=np.int64)
     for size in set(suffix_sizes.values()):
-        suffixes[np.isin(labels, [label for label in suffix_sizes if suffix_sizes[label] == size])] = size
+        suffixes[
+            np.isin(labels, [label for label in suffix_sizes if suffix_sizes[label] == size])
+        ] = size
     names = _entry_sizes(_NAME_KEY, name_sizes)
     return _field_sizes(names + _entry_sizes(_IMAGE_KEY, image_sizes) + suffixes)
 

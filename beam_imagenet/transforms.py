@@ -24,7 +24,7 @@ PLANS = "plans"
 TASKS = "tasks"
 
 
-class ColumnsCoder(beam.coders.Coder):  # type: ignore[misc]
+class ColumnsCoder(beam.coders.Coder):
     """Pickles and deflates the elements that hold columns.
 
     An engine keeps several copies of what crosses a shuffle. Names repeat, so this halves all of them,
@@ -59,14 +59,15 @@ class ReadHeaders(beam.PTransform):
 
     job: Job
 
-    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[tuple[str, MemberBatch]]:
+    def expand(
+        self, sources: beam.PCollection[Source]
+    ) -> beam.PCollection[tuple[str, MemberBatch]]:
         """Builds the stage."""
         return (
             sources
             | "ListSegments" >> beam.FlatMap(_list_segments)
             | "SpreadSegments" >> beam.Reshuffle()
-            | "WalkHeaders"
-            >> beam.Map(_read_segment, keep_member_path=self.job.keep_member_path)
+            | "WalkHeaders" >> beam.Map(_read_segment, keep_member_path=self.job.keep_member_path)
         )
 
 
@@ -77,7 +78,7 @@ class PlanShards(beam.PTransform):
     job: Job
 
     def expand(self, batches: beam.PCollection[tuple[str, MemberBatch]]):  # type: ignore[no-untyped-def]
-        """Builds the stage. (Beam takes a type here for that of one collection; it reads the two below.)"""
+        """Builds the stage; the outputs' types are those of `_plan_split`, not of one collection."""
         return (
             batches
             | "GroupBySplit" >> beam.GroupByKey()
