@@ -16,6 +16,7 @@ WORKER = [
 READER = [
     "tensorflow>=2.19,<3",  # what opens the dataset
     "tensorflow-datasets~=4.9.10",  # tfds.load, and the peer that tests compare with
+    "importlib-resources>=6,<8",  # tensorflow-datasets 4.9.10 imports it without declaring it
 ]
 DEVELOPER = [
     "hypothesis>=6.100,<7",  # properties of the plan, the tar walk and the probe
