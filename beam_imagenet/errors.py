@@ -44,8 +44,11 @@ _BEAM_SUFFIX = re.compile(r"(?:\\n|\s)*\[while running '.*$")
 
 
 def find_message(traceback_text: str) -> str | None:
-    """The paragraph of the first `ImageNetError` in a traceback's text, or None if there is none."""
-    match = _LAST_LINE.search(traceback_text)
-    if match is None:
+    """The paragraph of the `ImageNetError` that a traceback's text ends with, or None without one.
+
+    An error with its cause is printed cause first, so the last one is the one with all the context.
+    """
+    found = _LAST_LINE.findall(traceback_text)
+    if not found:
         return None
-    return _BEAM_SUFFIX.sub("", match["message"].split("\\n")[0]).strip()
+    return _BEAM_SUFFIX.sub("", found[-1].split("\\n")[0]).strip()

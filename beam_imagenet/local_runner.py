@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -75,7 +76,19 @@ class _Worker:
 
     def start(self, environment: dict[str, str]) -> None:
         """Sets it to work; `environment` is what Beam's SDK harness reads from the environment."""
-        self._sender.send(environment)
+        try:
+            self._sender.send(environment)
+        except BrokenPipeError as error:
+            raise self.death() from error
+
+    def death(self) -> ImageNetError:
+        """What a person is told when the process ended before its work did."""
+        self.process.join()
+        return ImageNetError(
+            f"Worker process {self.process.pid} ended with exit code {self.process.exitcode} in the "
+            "middle of its work. A code of -9 often means that memory ran out: use fewer workers "
+            "(--direct_num_workers). Then run the same command again."
+        )
 
 
 _IDLE: list[_Worker] = []
@@ -138,17 +151,11 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
         threading.Thread(target=self._watch, name="watch_worker", daemon=True).start()
 
     def _watch(self) -> None:
-        process = self._worker.process
-        process.join()
-        if not self._stopping:
-            # FnApiRunner would wait for its answer for ever.
-            self.control_conn.abort(
-                ImageNetError(
-                    f"Worker process {process.pid} ended with exit code {process.exitcode} in the middle of "
-                    "its work. A code of -9 often means that memory ran out: use fewer workers "
-                    "(--direct_num_workers). Then run the same command again."
-                )
-            )
+        self._worker.process.join()
+        while not self._stopping:
+            # FnApiRunner would wait for ever for answers, those it asks for from now on included.
+            self.control_conn.abort(self._worker.death())
+            time.sleep(1)
 
     def close(self) -> None:
         """Ends the worker: an idle one has nothing to lose, a busy one works for a job that failed."""
