@@ -102,14 +102,16 @@ def _quieten(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
     if not verbose:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        logging.disable(logging.ERROR)
+        logging.disable(logging.CRITICAL)
 
 
 def entry_point() -> None:
-    """The console script, which ends as quickly as the work does."""
+    """The console script."""
     status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if status == EXIT_DONE:
+        # All is written and no worker is left; taking down Beam's modules costs half a second.
+        sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

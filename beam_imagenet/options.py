@@ -207,6 +207,8 @@ def _choose_running_mode(options: beam_options.PipelineOptions, arguments: Seque
             "an error (3 of 19 runs lost up to 12,500 of 1,431,167 images). Leave the option out, or use "
             "multi_processing."
         )
+    if direct.direct_num_workers < 0:
+        raise UsageError("--direct_num_workers cannot be negative; 0 means all cores.")
     flags = {argument.partition("=")[0] for argument in arguments}
     if "--direct_running_mode" not in flags:
         direct.direct_running_mode = "multi_processing"
@@ -311,9 +313,7 @@ def _wanted_splits(
 
 def _shard_counts(given: str | None, wanted: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for part in (given or "").split(","):
-        if not part:
-            continue
+    for part in given.split(",") if given is not None else ():
         match = re.fullmatch(r"(\w+):([1-9]\d{0,4})", part)
         if match is None or match[1] not in wanted or match[1] in counts:
             raise UsageError(
@@ -327,10 +327,15 @@ def _shard_counts(given: str | None, wanted: Sequence[str]) -> dict[str, int]:
 def describe(job: Job) -> str:
     """The lines that a run starts with."""
     lines = [
-        f"{source.split:<10}  {source.archive}  ({_readable_size(source.size)})"
+        f"{source.split:<10}  {_shown(source.archive)}  ({_readable_size(source.size)})"
         for source in job.sources
     ]
-    return "\n".join([*lines, f"{'dataset':<10}  {job.dataset_dir}"])
+    return "\n".join([*lines, f"{'dataset':<10}  {_shown(job.dataset_dir)}"])
+
+
+def _shown(path: str) -> str:
+    """A path as short as the current folder allows."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _readable_size(size: int) -> str:
