@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 DATASET_NAME = "imagenet2012"
 SPLITS = ("train", "validation", "test")
 
+ARCHIVES = {
+    "train": ("ILSVRC2012_img_train.tar",),
+    "validation": ("ILSVRC2012_img_val.tar",),
+    "test": ("ILSVRC2012_img_test.tar", "ILSVRC2012_img_test_v10102019.tar"),
+}
+"""The official names of a split's archive: TFDS's first, today's for test second."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Source:

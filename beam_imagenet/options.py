@@ -21,16 +21,9 @@ from apache_beam.options import pipeline_options as beam_options
 from beam_imagenet import storage
 from beam_imagenet.commit import DATASET_INFO
 from beam_imagenet.errors import UsageError
-from beam_imagenet.model import DATASET_NAME, SPLITS, Job, Source
+from beam_imagenet.model import ARCHIVES, DATASET_NAME, SPLITS, Job, Source
 
 VERSIONS = ("5.1.0", "5.0.0")
-
-ARCHIVES = {
-    "train": ("ILSVRC2012_img_train.tar",),
-    "validation": ("ILSVRC2012_img_val.tar",),
-    "test": ("ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"),
-}
-"""Names that a split's archive has in `manual_dir`."""
 
 USAGE = "python -m beam_imagenet --manual_dir=DIR --data_dir=DIR [options] [Beam options]"
 

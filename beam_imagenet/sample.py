@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from beam_imagenet import drawing, labels
+from beam_imagenet.model import ARCHIVES
 
-TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
-VALIDATION_ARCHIVE = "ILSVRC2012_img_val.tar"
-TEST_ARCHIVE = "ILSVRC2012_img_test.tar"
+TRAIN_ARCHIVE, VALIDATION_ARCHIVE, TEST_ARCHIVE = (names[0] for names in ARCHIVES.values())
 
 MAX_VALIDATION_IMAGES = 50_000
 MAX_TEST_IMAGES = 100_000
