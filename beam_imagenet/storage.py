@@ -103,7 +103,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         try:
             with open(temporary, "xb", buffering=0) as file:
                 yield file
-                if False and hasattr(os, "posix_fadvise"):
+                if hasattr(os, "posix_fadvise"):
                     # Starts the disk on this file now, while the next one is being written.
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             os.replace(temporary, path)
