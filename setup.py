@@ -30,7 +30,7 @@ DEVELOPER = [
 setup(
     name="beam_imagenet",
     version="0.1.0",
-    description="The official ImageNet (ILSVRC-2012) archives to the TFDS dataset imagenet2012, by Apache Beam",
+    description="The official ImageNet archives to the TFDS dataset imagenet2012, by Apache Beam",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

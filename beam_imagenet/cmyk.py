@@ -43,7 +43,7 @@ def _decode_components(image: JpegImagePlugin.JpegImageFile) -> NDArray[np.int32
     factors = [(horizontal, vertical) for _, horizontal, vertical, _ in image.layer]
     most_horizontal = max(horizontal for horizontal, _ in factors)
     most_vertical = max(vertical for _, vertical in factors)
-    is_ycck = image.info.get("adobe_transform") == 2
+    is_ycck = image.info.get("adobe_transform", 0) != 0  # libjpeg takes unknown codes so
     # Both modes CMYK: no conversion. The second 1 asks for the fast DCT, and for upsampling by
     # repetition, which can be undone.
     image.tile = [ImageFile._Tile("jpeg", (0, 0, *image.size), 0, ("CMYK", "CMYK"))]
@@ -66,14 +66,14 @@ def _decode_components(image: JpegImagePlugin.JpegImageFile) -> NDArray[np.int32
 def _upsample(plane: _Plane, *, horizontal: int, vertical: int, shape: tuple[int, ...]) -> _Plane:
     """libjpeg-turbo's upsampling: a triangle filter for factors of 2, repetition for others."""
     if (horizontal, vertical) == (2, 1) and plane.shape[1] > 2:
-        plane = _fancy_rows(plane, scale=1, before=1, after=2, shift=2)
+        plane = _fancy_rows(plane, before=1, after=2, shift=2)
     elif (horizontal, vertical) == (1, 2):
         plane = _fancy_columns(plane)
         plane[0::2] += 1
         plane[1::2] += 2
         plane >>= 2
     elif (horizontal, vertical) == (2, 2) and plane.shape[1] > 2:
-        plane = _fancy_rows(_fancy_columns(plane), scale=4, before=8, after=7, shift=4)
+        plane = _fancy_rows(_fancy_columns(plane), before=8, after=7, shift=4)
     else:
         plane = plane.repeat(vertical, axis=0).repeat(horizontal, axis=1)
     return plane[: shape[0], : shape[1]]
@@ -88,18 +88,14 @@ def _fancy_columns(plane: _Plane) -> _Plane:
     return output
 
 
-def _fancy_rows(plane: _Plane, *, scale: int, before: int, after: int, shift: int) -> _Plane:
-    """Twice the columns likewise; `scale` is what `plane` was multiplied with, times 1."""
+def _fancy_rows(plane: _Plane, *, before: int, after: int, shift: int) -> _Plane:
+    """Twice the columns likewise, rounded: `before` and `after` alternate, `shift` divides."""
     columns = np.pad(plane, ((0, 0), (1, 1)), mode="edge")
     output = np.repeat(3 * plane, 2, axis=1)
     output[:, 0::2] += columns[:, :-2]
     output[:, 1::2] += columns[:, 2:]
     output[:, 0::2] += before
     output[:, 1::2] += after
-    if scale == 4:
-        # The outermost columns are rounded alike, unlike the inner ones.
-        output[:, 0] = 4 * plane[:, 0] + 8
-        output[:, -1] = 4 * plane[:, -1] + 7
     return output >> shift
 
 

@@ -37,18 +37,24 @@ class StorageError(ImageNetError):
     """The store could not read or write as asked."""
 
 
-_LAST_LINE = re.compile(
-    r"beam_imagenet\.errors\.(?:ImageNet|Usage|Archive|Image|Reconcile|Storage)Error: (?P<message>.+)"
+_MESSAGE = re.compile(
+    r"beam_imagenet\.errors\.(?:ImageNet|Usage|Archive|Image|Reconcile|Storage)Error: (.+)"
 )
-_BEAM_SUFFIX = re.compile(r"(?:\\n|\s)*\[while running '.*$")
+_BEAM_SUFFIX = re.compile(r"\s*\[while running '.*$")
+
+
+def quoted(name: bytes | str) -> str:
+    """A name from an archive for a message: quoted, and whatever cannot be printed replaced."""
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) + "'"
 
 
 def find_message(traceback_text: str) -> str | None:
-    """The paragraph of the `ImageNetError` that a traceback's text ends with, or None without one.
+    r"""The paragraph of the `ImageNetError` that a traceback's text ends with, or None without one.
 
     An error with its cause is printed cause first, so the last one is the one with all the context.
+    Some engines put a traceback on one line, with `\n` for its line feeds.
     """
-    found = _LAST_LINE.findall(traceback_text)
-    if not found:
-        return None
-    return _BEAM_SUFFIX.sub("", found[-1].split("\\n")[0]).strip()
+    lines = traceback_text.replace("\\n", "\n").splitlines()
+    found = [match[1] for line in lines if (match := _MESSAGE.search(line))]
+    return _BEAM_SUFFIX.sub("", found[-1]).strip() if found else None

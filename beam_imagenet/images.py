@@ -12,7 +12,7 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from beam_imagenet import cmyk
 from beam_imagenet.errors import ImageError
@@ -71,8 +71,13 @@ def probe(data: bytes | memoryview) -> ImageFacts:
     stop = len(data) - 3
     while position < stop:
         mark, code, length = _SEGMENT.unpack_from(data, position)
-        if mark != 0xFF:
-            break
+        if mark != 0xFF or code == 0x00:
+            # Decoders pass over stray bytes between segments, so they are no reason to refuse.
+            data = bytes(data)
+            position = data.find(b"\xff", position + 1)
+            if position < 0:
+                break
+            continue
         if 0xC0 <= code <= 0xCF and code not in _NOT_FRAMES:
             if position + 10 > len(data):
                 break
@@ -82,7 +87,7 @@ def probe(data: bytes | memoryview) -> ImageFacts:
             position += 1
         elif code in _STANDALONE:
             position += 2
-        elif code in (0xD8, 0xD9, 0xDA, 0x00) or length < 2:
+        elif code in (0xD8, 0xD9, 0xDA) or length < 2:
             break
         else:
             position += 2 + length
@@ -100,12 +105,12 @@ def to_rgb_jpeg(data: bytes) -> bytes:
     """
     try:
         pixels = _png_to_rgb(data) if data.startswith(_PNG_SIGNATURE) else cmyk.decode_rgb(data)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(
-            f"it has to be converted to RGB, but cannot be decoded ({error})"
-        ) from error
-    output = io.BytesIO()
-    Image.fromarray(pixels).save(output, "JPEG", quality=100, subsampling=2, dpi=(300, 300))
+        output = io.BytesIO()
+        Image.fromarray(pixels).save(output, "JPEG", quality=100, subsampling=2, dpi=(300, 300))
+    except UnidentifiedImageError as error:  # its text has an address in memory
+        raise ImageError("it has to be converted to RGB, but its header is damaged") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"it has to be converted to RGB, which failed ({error})") from error
     return output.getvalue()
 
 

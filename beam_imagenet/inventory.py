@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from beam_imagenet import labels
-from beam_imagenet.errors import ArchiveError
+from beam_imagenet.errors import ArchiveError, quoted
 from beam_imagenet.model import MemberBatch, Segment, Source
 from beam_imagenet.tar import Member, Readable, padded, walk
 
@@ -58,12 +58,12 @@ def list_segments(source: Source, archive: Readable) -> Iterator[Segment]:
 
 
 def _inner_segment(source: Source, inner: Member, *, start: int, stop: int) -> Segment:
-    name = inner.name.rpartition(b"/")[2].decode("utf-8", "backslashreplace")
-    wnid, extension = posixpath.splitext(name)
+    wnid, extension = posixpath.splitext(inner.name.decode("utf-8", "replace"))
+    wnid = posixpath.basename(wnid)
     if extension != ".tar" or wnid not in labels.label_of_synset():
         raise ArchiveError(
-            f"{source.archive}: member {name!r} at byte {inner.start:,} is not the archive of one of "
-            "ILSVRC-2012's 1,000 synsets (n01440764.tar and so on). "
+            f"{source.archive}: member {quoted(inner.name)} at byte {inner.start:,} is not the archive "
+            "of one of ILSVRC-2012's 1,000 synsets (n01440764.tar and so on). "
             "Is this the train archive of ILSVRC-2012, and not another year's or a repacked one?"
         )
     return Segment(
@@ -101,11 +101,17 @@ def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool)
         base_name = member.name.rpartition(b"/")[2]
         label = label_of(base_name)
         file_name = _kept_path(member.name) if keep_member_path else base_name
-        if label is None or file_name is None or len(file_name) > _MAX_NAME_BYTES:
+        if label is None:
             raise ArchiveError(_no_label(segment, member))
+        if file_name is None or len(file_name) > _MAX_NAME_BYTES:
+            raise ArchiveError(
+                f"{archive.path}: member {quoted(member.name)} at byte {member.start:,} has a path that "
+                "cannot be a file_name (absolute, hidden, no UTF-8, or over 255 bytes). Without "
+                "--file_name=member its base name is used."
+            )
         if member.size > _MAX_IMAGE_BYTES:
             raise ArchiveError(
-                f"{archive.path}: member {file_name.decode()!r} at byte {member.start:,} claims "
+                f"{archive.path}: member {quoted(file_name)} at byte {member.start:,} claims "
                 f"{member.size:,} bytes, which no photograph has. Fetch the archive again."
             )
         names.append(file_name)
@@ -160,9 +166,8 @@ def _no_label(segment: Segment, member: Member) -> str:
         "test": "ILSVRC2012_test_00000001.JPEG and so on",
     }[segment.source.split]
     inner = f" (in {segment.wnid}.tar)" if segment.wnid else ""
-    name = member.name.decode("utf-8", "backslashreplace")
     return (
-        f"{segment.source.archive}{inner}: member {name!r} at byte {member.start:,} has no name of the "
-        f"{segment.source.split} split, {expected}, so it cannot be labelled. "
+        f"{segment.source.archive}{inner}: member {quoted(member.name)} at byte {member.start:,} has "
+        f"no name of the {segment.source.split} split, {expected}, so it cannot be labelled. "
         "Remove it from the archive, or fetch the official one."
     )

@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_imagenet.errors import ArchiveError, ReconcileError, UsageError
+from beam_imagenet.errors import ArchiveError, ReconcileError, UsageError, quoted
 from beam_imagenet.model import MemberBatch, PlannedShard, ShardTask, Source, SplitPlan, shard_name
 from beam_imagenet.tar import BLOCK
 from beam_imagenet.tfrecord import FRAME_BYTES, example_sizes
@@ -87,9 +87,9 @@ def plan_split(
     labels = np.concatenate([batch.labels for batch in batches])[order]
     if len(twins):
         first, second = sorted(int(offset) for offset in offsets[twins[0] : twins[0] + 2])
-        name = names[twins[0]].decode("utf-8", "backslashreplace")
+        name = quoted(names[twins[0]])
         raise ArchiveError(
-            f"{source.archive}: the name {name!r} is there twice, with data at bytes {first:,} and "
+            f"{source.archive}: the name {name} is there twice, with data at bytes {first:,} and "
             f"{second:,}. A split's file names must be unique; remove one from the archive."
         )
     record_sizes = example_sizes(
@@ -159,18 +159,22 @@ def _require_tiles(source: Source, batches: list[MemberBatch]) -> None:
         if batch.start != position:
             _not_tiled(source, min(batch.start, position), max(batch.start, position))
         position = batch.stop
-        data = -(-batch.sizes.astype(np.int64) // BLOCK) * BLOCK
-        ends = batch.offsets + data
-        rows = {len(batch.names), len(batch.offsets), len(batch.labels)}
-        if (
-            rows != {len(batch.sizes)}
-            or int(data.sum()) + batch.overhead != batch.stop - batch.start
-            or (ends[:-1] + BLOCK > batch.offsets[1:]).any()
-            or (len(data) and (batch.offsets[0] < batch.start or ends[-1] > batch.stop))
-        ):
+        rows = {len(batch.names), len(batch.offsets), len(batch.sizes), len(batch.labels)}
+        if len(rows) != 1 or not _fills(batch):
             _not_tiled(source, batch.start, batch.stop)
     if position != source.size:
         _not_tiled(source, position, source.size)
+
+
+def _fills(batch: MemberBatch) -> bool:
+    """Whether members and overhead make up the batch's bytes, without an overlap."""
+    data = -(-batch.sizes.astype(np.int64) // BLOCK) * BLOCK
+    stops = batch.offsets + data
+    return bool(
+        int(data.sum()) + batch.overhead == batch.stop - batch.start
+        and (stops[:-1] + BLOCK <= batch.offsets[1:]).all()
+        and (not len(data) or (batch.offsets[0] >= batch.start and stops[-1] <= batch.stop))
+    )
 
 
 def _not_tiled(source: Source, start: int, stop: int) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from beam_imagenet import images, tfrecord
-from beam_imagenet.errors import ImageError
+from beam_imagenet.errors import ImageError, quoted
 from beam_imagenet.model import ColorFix, ShardResult, ShardTask
 from beam_imagenet.plan import names_digest
 from beam_imagenet.storage import ArchiveFile, whole_file, write_all
@@ -53,7 +53,7 @@ def write_shard(task: ShardTask, archive: ArchiveFile, folder: Path) -> ShardRes
                     fixes.append(ColorFix(file_name=name.decode(), kind=kind))
             except ImageError as error:
                 raise ImageError(
-                    f"{archive.path}: member {name.decode()!r} ({size:,} bytes at byte {offset:,}) cannot "
+                    f"{archive.path}: member {quoted(name)} ({size:,} bytes at byte {offset:,}) cannot "
                     f"be converted: {error}. Fetch the archive again if its checksum differs from the "
                     "official one, or remove the member from it."
                 ) from error

@@ -108,9 +108,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             os.replace(temporary, path)
         except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}.") from error
+            raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it cannot be removed, it could not be written
+            temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

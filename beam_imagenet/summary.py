@@ -88,6 +88,8 @@ def from_json(content: bytes) -> RunResult:
         ValueError, KeyError, TypeError: It is no `result.json`.
     """
     fields = json.loads(content)
+    if not isinstance(fields, dict):
+        raise ValueError("a result is a mapping")
     splits = tuple(
         SplitSummary(**{**row, "fixes": tuple(ColorFix(**fix) for fix in row["fixes"])})
         for row in fields.pop("splits")

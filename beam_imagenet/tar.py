@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn, Protocol
 
-from beam_imagenet.errors import ArchiveError
+from beam_imagenet.errors import ArchiveError, quoted
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
@@ -106,9 +106,9 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
             window_start, index = position, 0
         block = window[index : index + BLOCK]
         if block == _ZERO_BLOCK:
+            if header_start != position:
+                break
             _require_zeros(source, position, stop)
-            if long_name is not None or pax_size is not None:
-                _fail(source, header_start, "an extended header is followed by no member")
             return
         _check_sum(source, position, block)
         kind = block[156:157]
@@ -123,8 +123,12 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
             content = source.read(data, size)
             if kind == _GNU_LONG_NAME:
                 long_name = content.rstrip(b"\0")
-            elif kind == _PAX:
+            elif kind in (_PAX, _PAX_GLOBAL):
                 records = _pax_records(source, position, content)
+                if kind == _PAX_GLOBAL and (b"path" in records or b"size" in records):
+                    _fail(
+                        source, position, "a global pax header gives all members one path or size"
+                    )
                 long_name = records.get(b"path", long_name)
                 if b"size" in records:
                     pax_size = _pax_number(source, position, records[b"size"])
@@ -140,7 +144,7 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
                 _fail(
                     source,
                     position,
-                    f"member {_printable(name)} claims {size:,} bytes at {data:,}, "
+                    f"member {quoted(name)} claims {size:,} bytes at {data:,}, "
                     f"but the archive ends at {stop:,}: it was cut off",
                 )
             yield Member(name, header_start, data, size, next_position)
@@ -150,10 +154,8 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
             position = data  # a directory has no data, whatever its size field says
         else:
             what = _UNSUPPORTED.get(kind, f"of the unknown type {kind!r}")
-            _fail(source, position, f"member {_printable(name)} is {what}, not a plain file")
+            _fail(source, position, f"member {quoted(name)} is {what}, not a plain file")
         header_start, long_name, pax_size = position, None, None
-    if position > stop:
-        _fail(source, header_start, "the archive ends inside a member's padding")
     if header_start != position:
         _fail(source, header_start, "an extended header is followed by no member")
     if end_mark_required:
@@ -169,11 +171,13 @@ def _check_sum(source: Readable, position: int, block: bytes) -> None:
     try:
         declared = int(field.strip(b"\0 "), 8)
     except ValueError:
-        declared = -1
+        _fail(source, position, "here is no tar header (its checksum is no number)")
     # The sum of the bytes with the field itself taken as spaces. Adler-32's low half is one plus
     # the sum of all bytes modulo 65,521, at a twentieth of the cost of sum().
     low_half = (1 + declared - 8 * 0x20 + sum(field)) % _ADLER_BASE
-    if zlib.adler32(block) & 0xFFFF != low_half and declared not in _both_sums(block):
+    if not 0 <= declared <= 255 * BLOCK or (
+        zlib.adler32(block) & 0xFFFF != low_half and declared not in _both_sums(block)
+    ):
         _fail(source, position, "here is no tar header (its checksum fails)")
 
 
@@ -226,10 +230,6 @@ def _require_zeros(source: Readable, position: int, stop: int) -> None:
             offset = position + len(chunk) - len(chunk.lstrip(b"\0"))
             _fail(source, offset, "there are bytes after the archive's end mark")
         position += len(chunk)
-
-
-def _printable(name: bytes) -> str:
-    return repr(name.decode("utf-8", "backslashreplace"))
 
 
 def _fail(source: Readable, position: int, what: str) -> NoReturn:

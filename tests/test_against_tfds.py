@@ -115,9 +115,7 @@ def test_tfds_load_reads_slices_and_supervised_pairs(
     image, label = next(
         iter(
             tfds.as_numpy(
-                tfds.load(
-                    "imagenet2012", split="validation", data_dir=data_dir, as_supervised=True
-                )
+                tfds.load("imagenet2012", split="validation", data_dir=data_dir, as_supervised=True)
             )
         )
     )

@@ -28,7 +28,7 @@ STAGES = [
 ]
 
 
-class Faulty(beam.DoFn):  # type: ignore[misc]
+class Faulty(beam.DoFn):
     """A step that puts out its n-th element `copies` times: dropped with 0, doubled with 2."""
 
     def __init__(self, step: beam.DoFn, *, copies: int, nth: int) -> None:
@@ -42,7 +42,7 @@ class Faulty(beam.DoFn):  # type: ignore[misc]
             yield from [output] * (self._copies if self._left == 0 else 1)
 
 
-class FaultInStage(PipelineVisitor):  # type: ignore[misc]
+class FaultInStage(PipelineVisitor):
     """Wraps the step of one stage in a `Faulty`."""
 
     def __init__(self, label: str, *, copies: int, nth: int) -> None:
