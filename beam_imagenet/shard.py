@@ -7,8 +7,9 @@ task came about.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from beam_imagenet.errors import ImageError, quoted
 from beam_imagenet.model import ColorFix, ShardResult, ShardTask
 from beam_imagenet.plan import names_digest
 from beam_imagenet.storage import ArchiveFile, whole_file, write_all
+
+_AHEAD = 128
+_WORTH_ANNOUNCING = 16 << 10  # below, telling the kernel costs as much as it saves
+_Row: TypeAlias = tuple[bytes, int, int, int]
+"""Name, offset, size and label of a member."""
 
 _BUFFER_BYTES = 256 << 10  # fits a core's cache, between reading, checksum and writing
 
@@ -40,7 +46,8 @@ def write_shard(task: ShardTask, archive: ArchiveFile, folder: Path) -> ShardRes
     columns = (task.names, task.offsets, task.sizes, task.labels)
     with whole_file(folder / task.shard) as file:
         writer = _RecordWriter(file)
-        for name, offset, size, label in zip(*(column.tolist() for column in columns), strict=True):
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        for name, offset, size, label in _announced(rows, archive):
             prefix = tfrecord.example_prefix(name, image_size=size, label=label)
             image = writer.reserve(prefix, size)
             archive.read_into(offset, image)
@@ -69,6 +76,15 @@ def write_shard(task: ShardTask, archive: ArchiveFile, folder: Path) -> ShardRes
         fixes=tuple(fixes),
         seconds=time.monotonic() - started,
     )
+
+
+def _announced(rows: list[_Row], archive: ArchiveFile) -> Iterator[_Row]:
+    """Yields the rows, each of which the kernel was told of some rows before."""
+    for start in range(-_AHEAD, len(rows), _AHEAD):
+        for _, offset, size, _ in rows[start + _AHEAD : start + 2 * _AHEAD]:
+            if size >= _WORTH_ANNOUNCING:
+                archive.will_read(offset, size)
+        yield from rows[max(start, 0) : max(start + _AHEAD, 0)]
 
 
 class _RecordWriter:

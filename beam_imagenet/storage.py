@@ -46,6 +46,11 @@ class ArchiveFile:
     ) -> None:
         os.close(self._descriptor)
 
+    def will_read(self, offset: int, size: int) -> None:
+        """Tells the kernel that this range is read soon, so that the disk starts on it now."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
     def read(self, offset: int, size: int) -> bytes:
         """The `size` bytes at `offset`.
 
