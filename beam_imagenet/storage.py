@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,15 +109,30 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         try:
             with open(temporary, "xb", buffering=0) as file:
                 yield file
-                if hasattr(os, "posix_fadvise"):
-                    # Starts the disk on this file now, while the next one is being written.
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                _start_write_out(file)
             os.replace(temporary, path)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):  # where it cannot be removed, it could not be written
             temporary.unlink(missing_ok=True)
+
+
+def _start_write_out(file: BinaryIO) -> None:
+    """Starts the disk on a file that is complete, while the next one is being written.
+
+    Linux writes out dirty pages when they are said not to be needed, and keeps those it has not
+    written yet. It takes as long as the disk does, hence the thread; nothing waits for it.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.dup(file.fileno())
+
+    def advise() -> None:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+    threading.Thread(target=advise, name="write_out", daemon=True).start()
 
 
 def write_file(path: Path, content: bytes) -> None:
