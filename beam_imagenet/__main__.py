@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -109,6 +110,13 @@ def _quieten(*, verbose: bool) -> None:
     if not verbose:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         logging.disable(logging.CRITICAL)
+        threading.excepthook = _ignore_broken_streams
+
+
+def _ignore_broken_streams(ended: threading.ExceptHookArgs) -> None:
+    """A worker that dies breaks gRPC streams in threads of Beam's; what it died of is told elsewhere."""
+    if not ended.exc_type.__module__.startswith("grpc"):
+        threading.__excepthook__(ended)
 
 
 def entry_point() -> None:

@@ -30,6 +30,7 @@ from beam_imagenet.options import ImageNetOptions
 
 _URN = "beam_imagenet:env:forked_python:v1"
 _LOCAL_RUNNERS = frozenset({"directrunner", "direct", "fnapirunner"})
+_PATIENCE_SECONDS = 1.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -158,10 +159,12 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
             time.sleep(1)
 
     def close(self) -> None:
-        """Ends the worker: an idle one has nothing to lose, a busy one works for a job that failed."""
+        """Ends the worker: an idle one at once, and a busy one soon, since its job has failed."""
         self._stopping = True
-        self._worker.process.terminate()
+        patience = threading.Timer(_PATIENCE_SECONDS, self._worker.process.terminate)
+        patience.start()
         super().close()
+        patience.cancel()
 
     def stop_worker(self) -> None:
         """Waits until the worker has ended."""

@@ -20,7 +20,6 @@ from beam_imagenet.plan import names_digest
 from beam_imagenet.storage import ArchiveFile, whole_file, write_all
 
 _AHEAD = 128
-_WORTH_ANNOUNCING = 16 << 10  # below, telling the kernel costs as much as it saves
 _Row: TypeAlias = tuple[bytes, int, int, int]
 """Name, offset, size and label of a member."""
 
@@ -82,8 +81,7 @@ def _announced(rows: list[_Row], archive: ArchiveFile) -> Iterator[_Row]:
     """Yields the rows, each of which the kernel was told of some rows before."""
     for start in range(-_AHEAD, len(rows), _AHEAD):
         for _, offset, size, _ in rows[start + _AHEAD : start + 2 * _AHEAD]:
-            if size >= _WORTH_ANNOUNCING:
-                archive.will_read(offset, size)
+            archive.will_read(offset, size)
         yield from rows[max(start, 0) : max(start + _AHEAD, 0)]
 
 

@@ -31,10 +31,6 @@ class ArchiveFile:
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
-        # Neither a walk over headers nor a shard's members are read in sequence: the kernel's
-        # read-ahead would fetch what nobody asks for.
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __enter__(self) -> Self:
         return self

@@ -39,6 +39,7 @@ def masked_crc(data: bytes | NDArray[np.uint8]) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def record_header(length: int) -> bytes:
     """The 12 bytes before a record of `length` bytes."""
     field = _LENGTH.pack(length)
