@@ -7,6 +7,8 @@ workers are forked from the launcher, which has imported everything already; the
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -31,6 +33,7 @@ from beam_imagenet.options import ImageNetOptions
 _URN = "beam_imagenet:env:forked_python:v1"
 _LOCAL_RUNNERS = frozenset({"directrunner", "direct", "fnapirunner"})
 _PATIENCE_SECONDS = 1.0
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -48,6 +51,7 @@ def runner_from_options(options: PipelineOptions) -> PipelineRunner:
             return create_runner(name)
         except (ValueError, ImportError, AttributeError) as error:
             raise UsageError(f"--runner={name}: {error}") from error
+    _return_freed_memory()
     direct = options.view_as(DirectOptions)
     environment = None
     if direct.direct_running_mode == "multi_processing":
@@ -64,6 +68,16 @@ def runner_from_options(options: PipelineOptions) -> PipelineRunner:
             beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
         ),
     )
+
+
+def _return_freed_memory() -> None:
+    """Has glibc give large buffers back to the system when they are freed.
+
+    Left alone it keeps those of up to 32 MB, in an arena for each of gRPC's threads: at full
+    cardinality 440 MB in the launcher instead of 280. Other C libraries have no such option.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 256 << 10)
 
 
 class _Worker:
