@@ -30,7 +30,9 @@ class ArchiveFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
+            raise StorageError(
+                f"{path} cannot be opened: {error.strerror}. Every worker has to be able to read it."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +110,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 _start_write_out(file)
             os.replace(temporary, path)
         except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror or error}. Make room or give it another "
+                "--data_dir, then run the same command again."
+            ) from error
     finally:
         with contextlib.suppress(OSError):  # where it cannot be removed, it could not be written
             temporary.unlink(missing_ok=True)
@@ -156,4 +161,6 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"The folder {path} cannot be made: {error.strerror}.") from error
+        raise StorageError(
+            f"The folder {path} cannot be made: {error.strerror}. Choose another --data_dir."
+        ) from error
