@@ -142,7 +142,8 @@ def test_a_block_that_fails_leaves_all_as_it_was(
 
 
 def test_a_full_disk_is_told_by_the_path(tmp_path: Path) -> None:
-    expected = rf"^{re.escape(str(tmp_path / 'shard'))} cannot be written: No space left on device\. Make room"
+    shard = re.escape(str(tmp_path / "shard"))
+    expected = rf"^{shard} cannot be written: No space left on device\. Make room"
     with (
         pytest.raises(StorageError, match=expected),
         storage.whole_file(tmp_path / "shard"),
