@@ -19,7 +19,7 @@ from beam_imagenet.model import ColorFix, ShardResult, ShardTask
 from beam_imagenet.plan import names_digest
 from beam_imagenet.storage import ArchiveFile, whole_file, write_all
 
-_AHEAD = 128
+_AHEAD = 128  # members, 14 MB of photographs: enough for a disk to work on
 _Row: TypeAlias = tuple[bytes, int, int, int]
 """Name, offset, size and label of a member."""
 

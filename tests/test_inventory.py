@@ -165,7 +165,7 @@ def test_file_name_is_the_base_name_or_the_path_as_tfds_reads_it(tmp_path: Path,
     assert rows(read(source, keep_member_path=True)) == [(name, -1) for name, _ in tfds]
 
 
-@pytest.mark.parametrize("path", ["../{}", "/root/{}", ".hidden/{}", "a/../../{}"])
+@pytest.mark.parametrize("path", ["../{}", "/absolute/{}", ".hidden/{}", "a/../../{}"])
 def test_a_path_that_tfds_passes_over_silently_is_refused(tmp_path: Path, path: str) -> None:
     name = path.format("ILSVRC2012_test_00000001.JPEG")
     source = flat(tmp_path, "test", ["ILSVRC2012_test_00000002.JPEG", name])
