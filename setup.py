@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 WORKER = [
     "apache-beam[gcp]~=2.77.0",  # the engine; local_runner.py builds on this minor's worker handlers
-    "google-cloud-storage>=2.19,<4",  # archives and datasets in buckets
+    "google-cloud-storage>=2.19,<4",  # Google Cloud Storage, for buckets (from the next versions on)
     "google-crc32c>=1.6,<2",  # the checksum of TFRecord framing, in C
     "numpy>=1.26,<3",  # a split's members as columns instead of 1.3 million objects
     "pillow>=11,<13",  # PNG decoding, JPEG encoding

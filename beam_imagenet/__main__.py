@@ -5,9 +5,11 @@ Exit status: 0 the dataset is there, 1 the job failed, 2 the call was wrong.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -32,25 +34,25 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    if arguments and arguments[0] == "sample":
-        from beam_imagenet import sample
-
-        return sample.main(arguments[1:])
     try:
+        if arguments and arguments[0] == "sample":
+            from beam_imagenet import sample
+
+            return sample.main(arguments[1:])
         return _convert(arguments)
     except errors.UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
-        return _fail("Interrupted. No dataset was written.", EXIT_FAILED)
+        return _fail("Interrupted. Nothing was completed.", EXIT_FAILED)
     except Exception as error:  # the one place where an engine's failure becomes words
-        if "--verbose" in arguments:
+        if logging.getLogger().isEnabledFor(logging.INFO):
             traceback.print_exc()
         return _fail(*_explain(error))
 
 
 def _convert(arguments: Sequence[str]) -> int:
     started = time.monotonic()
-    _quieten(verbose="--verbose" in arguments)
+    _quieten()
     # Imported here, so that `sample` starts without Beam and gRPC finds its settings. What is imported
     # stays: collecting garbage among it costs a tenth of a second here, and copies of its pages in
     # each forked worker.
@@ -61,27 +63,47 @@ def _convert(arguments: Sequence[str]) -> int:
 
     gc.freeze()
     gc.enable()
+
     if "--help" in arguments or "-h" in arguments:
-        print(options.help_text(), end="")
+        _say(options.help_text())
         return EXIT_DONE
     if "--help_beam" in arguments:
-        print(options.full_parser().format_help(), end="")
+        _say(options.full_parser().format_help())
         return EXIT_DONE
     beam_options = options.parse(arguments)
+    if beam_options.view_as(options.ImageNetOptions).verbose:
+        _speak()
     job = options.job_from_options(beam_options)
+    dataset = Path(job.dataset_dir)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = local_runner.runner_from_options(beam_options)
-    print(options.describe(job), flush=True)
-    storage.make_folder(Path(job.dataset_dir))
-    with beam.Pipeline(runner=runner, options=beam_options) as graph:
-        pipeline.build(graph, job)
-    result = _read_result(Path(job.dataset_dir) / RESULT)
+    storage.make_folder(dataset)
+    if not storage.lock_folder(dataset):
+        raise errors.UsageError(f"Another run is writing to {dataset}. Wait until it has ended.")
+    options.require_no_dataset(dataset)
+    _say(options.describe(job))
+    try:
+        with beam.Pipeline(runner=runner, options=beam_options) as graph:
+            pipeline.build(graph, job)
+    except KeyboardInterrupt:
+        result = _read_result(dataset / RESULT)
+        done = result is not None and result.run_id == job.run_id
+        state = "the dataset is complete" if done else "no dataset was written"
+        return _fail(f"Interrupted; {state}.", EXIT_FAILED)
+    result = _read_result(dataset / RESULT)
     if result is None or result.run_id != job.run_id:
         raise errors.ReconcileError(
             "The runner ended without an error, but never ran the job's last step, so there is no dataset. "
             "Run the same command again, and report it if it happens again."
         )
-    print(f"\n{summary.table(result, seconds=time.monotonic() - started)}")
+    _say(f"\n{summary.table(result, seconds=time.monotonic() - started)}")
     return EXIT_DONE
+
+
+def _say(text: str) -> None:
+    """Prints; a reader who is gone is no reason to stop the work."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text.rstrip("\n"), flush=True)
 
 
 def _read_result(path: Path) -> summary.RunResult | None:
@@ -104,13 +126,19 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _quieten(*, verbose: bool) -> None:
+def _quieten() -> None:
     """Leaves Beam's, absl's and gRPC's logs to --verbose: what a person has to know, we print."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
-    if not verbose:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        logging.disable(logging.CRITICAL)
-        threading.excepthook = _ignore_broken_streams
+    logging.basicConfig(level=logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    threading.excepthook = _ignore_broken_streams
+
+
+def _speak() -> None:
+    """Undoes `_quieten`."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.INFO)
+    threading.excepthook = threading.__excepthook__
 
 
 def _ignore_broken_streams(ended: threading.ExceptHookArgs) -> None:
@@ -122,11 +150,17 @@ def _ignore_broken_streams(ended: threading.ExceptHookArgs) -> None:
 def entry_point() -> None:
     """The console script."""
     status = main(sys.argv[1:])
-    if status == EXIT_DONE:
-        # All is written and no worker is left; taking down Beam's modules costs half a second.
-        sys.stdout.flush()
-        os._exit(status)
-    sys.exit(status)
+    if "sample" in sys.argv[1:2]:
+        sys.exit(status)
+    # What Beam leaves in threads may wait for ever after a failure, and taking down its modules costs
+    # half a second after a success. Files are closed, and workers hold nothing that outlives the run.
+    from beam_imagenet.local_runner import end_workers
+
+    end_workers()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class ImageNetError(Exception):
 
 
 class UsageError(ImageNetError):
-    """The call was wrong: nothing was started."""
+    """The call was wrong: nothing was written."""
 
 
 class ArchiveError(ImageNetError):

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manual_dir", metavar="DIR", help="folder of the archives [DATA_DIR/downloads/manual]"
     )
     where.add_argument(
-        "--data_dir", metavar="DIR", help="where datasets go [~/tensorflow_datasets]"
+        "--data_dir",
+        metavar="DIR",
+        help="where datasets go [$TFDS_DATA_DIR or ~/tensorflow_datasets]",
     )
     for split in SPLITS:
         where.add_argument(
@@ -226,13 +228,12 @@ def job_from_options(options: beam_options.PipelineOptions) -> Job:
         if (path := _find_archive(split, getattr(ours, split), manual_dir)) is not None
     }
     wanted = _wanted_splits(ours.splits, found, manual_dir, version=version)
+    for split in SPLITS:
+        if getattr(ours, split) and split not in wanted:
+            raise UsageError(f"--{split} names an archive of a split that is not converted.")
     num_shards = _shard_counts(ours.num_shards, wanted)
     dataset_dir = data_dir / DATASET_NAME / version
-    if (dataset_dir / DATASET_INFO).exists():
-        raise UsageError(
-            f"{dataset_dir} holds a dataset already. Remove that folder to make it anew, or choose another "
-            "--data_dir."
-        )
+    require_no_dataset(dataset_dir)
     return Job(
         run_id=uuid.uuid4().hex,
         dataset_dir=str(dataset_dir),
@@ -248,6 +249,15 @@ def job_from_options(options: beam_options.PipelineOptions) -> Job:
             for split in wanted
         ),
     )
+
+
+def require_no_dataset(dataset_dir: Path) -> None:
+    """Raises UsageError where a dataset is there already."""
+    if (dataset_dir / DATASET_INFO).exists():
+        raise UsageError(
+            f"{dataset_dir} holds a dataset already. Remove that folder to make it anew, or choose another "
+            "--data_dir."
+        )
 
 
 def _local(path: str) -> Path:

@@ -321,7 +321,7 @@ def _drawn(parts: Sequence[_Part], spec: SampleSpec) -> Generator[bytes, None, N
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 _painter: drawing.Painter | None = None

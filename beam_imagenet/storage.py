@@ -6,6 +6,7 @@ The one place that touches files. Knows nothing of tars, images or Beam.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import uuid
@@ -150,6 +151,22 @@ def write_all(file: BinaryIO, data: memoryview) -> None:
     """Writes all of `data` to an unbuffered file, whose `write` may take a part of it."""
     while data:
         data = data[file.write(data) :]
+
+
+def lock_folder(path: Path) -> bool:
+    """Locks a folder for as long as this process lives; whether nobody else holds the lock.
+
+    Raises:
+        StorageError: The folder cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{path} cannot be locked: {error.strerror}.") from error
+    return True
 
 
 def make_folder(path: Path) -> None:

@@ -207,44 +207,103 @@ def test_the_console_script_is_the_same_command() -> None:
     assert done.stdout == commands.run("--help").stdout
 
 
-def test_a_worker_that_dies_ends_the_run(archives: Path, tmp_path: Path) -> None:
+def start(archives: Path, data_dir: Path) -> subprocess.Popen[str]:
+    """Starts a conversion with two workers, which are there when this returns."""
     running = subprocess.Popen(
-        [*COMMAND, f"--manual_dir={archives}", f"--data_dir={tmp_path}", "--direct_num_workers=1"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stdout is not None
-    running.stdout.readline()  # the workers are forked before the first line
-    task = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-    os.kill(int(task.read_text().split()[0]), signal.SIGKILL)
-    _, message = running.communicate(timeout=60)
-    assert running.returncode == 1
-    assert "ended with exit code -9" in message
-    assert not list(tmp_path.rglob("dataset_info.json"))
-
-
-def test_ctrl_c_leaves_no_process_and_no_dataset(archives: Path, tmp_path: Path) -> None:
-    running = subprocess.Popen(
-        [*COMMAND, f"--manual_dir={archives}", f"--data_dir={tmp_path}", "--direct_num_workers=2"],
+        [*COMMAND, f"--manual_dir={archives}", f"--data_dir={data_dir}", "--direct_num_workers=2"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     assert running.stdout is not None
-    running.stdout.readline()
-    os.killpg(running.pid, signal.SIGINT)
-    _, message = running.communicate(timeout=60)
-    assert running.returncode == 1
-    assert "Interrupted" in message
+    running.stdout.readline()  # the workers are forked before the first line
+    return running
+
+
+def workers_of(running: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+def require_no_process(group: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            os.killpg(running.pid, 0)
+            os.killpg(group, 0)
         except ProcessLookupError:
-            break
+            return
         time.sleep(0.05)
-    else:
-        pytest.fail("processes of the run are left")
-    assert not list(tmp_path.rglob("dataset_info.json"))
+    pytest.fail("processes of the run are left")
+
+
+MOMENTS = [0.0, 0.1, 0.17, 0.25, 0.35]
+"""Seconds after the fork: before workers connect, while they do, and in the stages."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_that_dies_ends_the_run(archives: Path, tmp_path: Path, moment: float) -> None:
+    running = start(archives, tmp_path)
+    time.sleep(moment)
+    os.kill(workers_of(running)[0], signal.SIGKILL)
+    _, message = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "ended with exit code -9" in message
+    assert len(message.strip().splitlines()) == 1
+    require_no_process(running.pid)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_leaves_no_process(
+    archives: Path, tmp_path: Path, moment: float, number: signal.Signals
+) -> None:
+    running = start(archives, tmp_path)
+    time.sleep(moment)
+    os.killpg(running.pid, number)
+    _, message = running.communicate(timeout=30)
+    assert running.returncode == 1
+    there = (tmp_path / commands.VERSION_FOLDER / "dataset_info.json").exists()
+    told = "the dataset is complete" if there else "no dataset was written"
+    if number == signal.SIGINT:  # SIGTERM reaches the workers too, and may be told as their death
+        assert told in message
+    require_no_process(running.pid)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_workers_end_with_a_launcher_that_is_killed(
+    archives: Path, tmp_path: Path, moment: float
+) -> None:
+    running = start(archives, tmp_path)
+    time.sleep(moment)
+    running.kill()
+    running.wait()
+    require_no_process(running.pid)
+
+
+def test_two_runs_do_not_write_the_same_dataset(archives: Path, tmp_path: Path) -> None:
+    running = start(archives, tmp_path)
+    message = refused(f"--manual_dir={archives}", f"--data_dir={tmp_path}")
+    assert "Another run is writing" in message or "holds a dataset already" in message
+    running.communicate(timeout=60)
+    assert running.returncode == 0
+
+
+def test_a_reader_of_the_output_who_leaves_changes_nothing(archives: Path, tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [*COMMAND, f"--manual_dir={archives}", f"--data_dir={tmp_path}"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(timeout=60) == 0
+    assert (tmp_path / commands.VERSION_FOLDER / "dataset_info.json").exists()
+
+
+def test_a_sample_ends_without_a_word_on_stderr(tmp_path: Path) -> None:
+    done = commands.run("sample", f"--out={tmp_path}", "--train_images=0", "--validation_images=0")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -76,6 +76,17 @@ def test_a_wrong_config_is_refused(tmp_path: Path, content: object, part: str) -
     assert part in str(refused.value)
 
 
+def test_verbose_in_a_config_is_verbose(archives: Path, tmp_path: Path) -> None:
+    config = write(
+        tmp_path / "config.yaml",
+        manual_dir=str(archives),
+        data_dir=str(tmp_path / "data"),
+        splits="validation",
+        verbose=True,
+    )
+    assert "INFO" in commands.run(f"--config={config}").stderr
+
+
 def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.yaml"):
         options.parse([f"--config={tmp_path}/nowhere.yaml"])

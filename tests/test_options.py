@@ -75,6 +75,15 @@ def test_a_split_whose_archive_is_not_there_is_refused(archives: Path, tmp_path:
     assert str(tmp_path) in str(refused.value)
 
 
+def test_an_archive_of_a_split_that_is_not_converted_is_refused(
+    archives: Path, tmp_path: Path
+) -> None:
+    test = archives / "ILSVRC2012_img_test.tar"
+    for option in ("--dataset_version=5.0.0", "--splits=train"):
+        with pytest.raises(UsageError, match="--test names an archive of a split"):
+            job(f"--manual_dir={archives}", f"--data_dir={tmp_path}", f"--test={test}", option)
+
+
 def test_beams_options_pass_through() -> None:
     parsed = options.parse(["--direct_num_workers=5", "--max_num_workers=7", "--splits=train"])
     assert parsed.view_as(DirectOptions).direct_num_workers == 5
