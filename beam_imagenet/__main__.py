@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:  # the one place where an engine's failure becomes words
         if logging.getLogger().isEnabledFor(logging.INFO):
             traceback.print_exc()
-        return _fail(*_explain(error))
+        return _fail(_explain(error), EXIT_FAILED)
 
 
 def _convert(arguments: Sequence[str]) -> int:
@@ -86,12 +86,11 @@ def _convert(arguments: Sequence[str]) -> int:
         with beam.Pipeline(runner=runner, options=beam_options) as graph:
             pipeline.build(graph, job)
     except KeyboardInterrupt:
-        result = _read_result(dataset / RESULT)
-        done = result is not None and result.run_id == job.run_id
+        done = _read_result(dataset / RESULT, run_id=job.run_id) is not None
         state = "the dataset is complete" if done else "no dataset was written"
         return _fail(f"Interrupted; {state}.", EXIT_FAILED)
-    result = _read_result(dataset / RESULT)
-    if result is None or result.run_id != job.run_id:
+    result = _read_result(dataset / RESULT, run_id=job.run_id)
+    if result is None:
         raise errors.ReconcileError(
             "The runner ended without an error, but never ran the job's last step, so there is no dataset. "
             "Run the same command again, and report it if it happens again."
@@ -106,19 +105,23 @@ def _say(text: str) -> None:
         print(text.rstrip("\n"), flush=True)
 
 
-def _read_result(path: Path) -> summary.RunResult | None:
-    return summary.from_json(path.read_bytes()) if path.exists() else None
+def _read_result(path: Path, *, run_id: str) -> summary.RunResult | None:
+    """The result of this very run; None if its commit never ran."""
+    if not path.exists():
+        return None
+    result = summary.from_json(path.read_bytes())
+    return result if result.run_id == run_id else None
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    """What a person is told of an error that a worker or an engine raised, and the exit status."""
+def _explain(error: Exception) -> str:
+    """What a person is told of an error that a worker or an engine raised."""
     if isinstance(error, errors.ImageNetError):
-        return str(error), EXIT_FAILED
+        return str(error)
     text = "".join(traceback.format_exception(error))
     if (message := errors.find_message(text)) is not None:
-        return message, EXIT_FAILED
+        return message
     last_line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-    return f"The job failed: {last_line[0]} (--verbose shows where.)", EXIT_FAILED
+    return f"The job failed: {last_line[0]} (--verbose shows where.)"
 
 
 def _fail(message: str, status: int) -> int:

@@ -95,14 +95,10 @@ def example_sizes(
     *, name_sizes: NDArray[np.integer], image_sizes: NDArray[np.integer], labels: NDArray[np.int16]
 ) -> NDArray[np.int64]:
     """Bytes of each serialised Example, for columns of equal length."""
-    suffix_sizes = {label: len(example_suffix(label)) for label in np.unique(labels).tolist()}
-    suffixes = np.zeros(len(labels), dtype=np.int64)
-    for size in set(suffix_sizes.values()):
-        suffixes[
-            np.isin(labels, [label for label in suffix_sizes if suffix_sizes[label] == size])
-        ] = size
+    kinds, positions = np.unique(labels, return_inverse=True)
+    suffixes = np.array([len(example_suffix(kind)) for kind in kinds.tolist()], dtype=np.int64)
     names = _entry_sizes(_NAME_KEY, name_sizes)
-    return _field_sizes(names + _entry_sizes(_IMAGE_KEY, image_sizes) + suffixes)
+    return _field_sizes(names + _entry_sizes(_IMAGE_KEY, image_sizes) + suffixes[positions])
 
 
 def _entry_sizes(key: bytes, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
