@@ -12,6 +12,7 @@ WORKER = [
     "pillow>=11,<13",  # PNG decoding, JPEG encoding
     "pyyaml>=6,<7",  # --config files
     "simplejpeg>=1.8,<2",  # libjpeg-turbo's CMYK decode as TensorFlow does it, without TensorFlow
+    "tqdm>=4.66,<5",  # the progress bar of long checks
 ]
 READER = [
     "tensorflow>=2.19,<3",  # what opens the dataset
@@ -25,11 +26,12 @@ DEVELOPER = [
     "pytest>=8,<10",  # the test runner
     "ruff>=0.11,<1",  # formatter and linter
     "types-PyYAML>=6,<7",  # mypy's view of pyyaml
+    "types-tqdm>=4.66,<5",  # mypy's view of tqdm
 ]
 
 setup(
     name="beam_imagenet",
-    version="0.1.0",
+    version="0.2.0",
     description="The official ImageNet archives to the TFDS dataset imagenet2012, by Apache Beam",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -1,3 +1,3 @@
 """The official ImageNet (ILSVRC-2012) archives to the TFDS dataset imagenet2012, by Apache Beam."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -18,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_imagenet import errors, summary
-from beam_imagenet.commit import RESULT
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+COMMANDS = {"sample": "sample", "inspect": "inspect_command", "clean": "cleaning"}
+"""The modules of the commands other than the conversion, none of which needs Beam."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,10 +37,10 @@ def main(arguments: Sequence[str]) -> int:
         The exit status.
     """
     try:
-        if arguments and arguments[0] == "sample":
-            from beam_imagenet import sample
-
-            return sample.main(arguments[1:])
+        if arguments and arguments[0] in COMMANDS:
+            command = importlib.import_module(f"beam_imagenet.{COMMANDS[arguments[0]]}")
+            status: int = command.main(arguments[1:])
+            return status
         return _convert(arguments)
     except errors.UsageError as error:
         return _fail(str(error), EXIT_USAGE)
@@ -53,13 +55,23 @@ def main(arguments: Sequence[str]) -> int:
 def _convert(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     _quieten()
-    # Imported here, so that `sample` starts without Beam and gRPC finds its settings. What is imported
-    # stays: collecting garbage among it costs a tenth of a second here, and copies of its pages in
-    # each forked worker.
+    # Imported here, so that other commands start without Beam and gRPC finds its settings. What is
+    # imported stays: collecting garbage among it costs a tenth of a second here, and copies of its pages
+    # in each forked worker.
     gc.disable()
     import apache_beam as beam
 
-    from beam_imagenet import local_runner, options, pipeline, storage
+    from beam_imagenet import (
+        commit,
+        inspection,
+        layout,
+        local_runner,
+        options,
+        pipeline,
+        space,
+        storage,
+        target,
+    )
 
     gc.freeze()
     gc.enable()
@@ -71,46 +83,58 @@ def _convert(arguments: Sequence[str]) -> int:
         _say(options.full_parser().format_help())
         return EXIT_DONE
     beam_options = options.parse(arguments)
-    if beam_options.view_as(options.ImageNetOptions).verbose:
+    ours = beam_options.view_as(options.ImageNetOptions)
+    if ours.verbose:
         _speak()
-    job = options.job_from_options(beam_options)
-    dataset = Path(job.dataset_dir)
+    asked = options.job_from_options(beam_options)
+    dataset = Path(asked.dataset_dir)
+    found = target.examine(asked, overwrite=ours.overwrite, fresh=ours.fresh)
+    if not found.job.sources:
+        commit.write_result(dataset, version=asked.version)
+        _say(
+            f"{dataset} is complete, and made from these archives with these options: nothing to do."
+        )
+        return EXIT_DONE
+    inspection.require_whole(found.job.sources)
+    space.require_room(found.job.sources, dataset, already=found.bytes_there)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = local_runner.runner_from_options(beam_options)
-    storage.make_folder(dataset)
-    if not storage.lock_folder(dataset):
-        raise errors.UsageError(f"Another run is writing to {dataset}. Wait until it has ended.")
-    options.require_no_dataset(dataset)
-    _say(options.describe(job))
+    target.occupy(found, fresh=ours.fresh)
+    _say(options.describe(found))
     try:
         with beam.Pipeline(runner=runner, options=beam_options) as graph:
-            pipeline.build(graph, job)
+            pipeline.build(graph, found.job)
     except KeyboardInterrupt:
-        done = _read_result(dataset / RESULT, run_id=job.run_id) is not None
-        state = "the dataset is complete" if done else "no dataset was written"
-        return _fail(f"Interrupted; {state}.", EXIT_FAILED)
-    result = _read_result(dataset / RESULT, run_id=job.run_id)
-    if result is None:
+        done = target.summaries(found.job) is not None
+        return _fail(_interrupted(done=done, fresh=ours.fresh), EXIT_FAILED)
+    finally:
+        local_runner.end_workers()
+        with contextlib.suppress(errors.StorageError):  # the next run sweeps as well
+            storage.sweep(layout.scratch(dataset))
+    rows = target.summaries(found.job)
+    if rows is None:
         raise errors.ReconcileError(
-            "The runner ended without an error, but never ran the job's last step, so there is no dataset. "
+            "The runner ended without an error, but never ran the job's last step, so nothing was published. "
             "Run the same command again, and report it if it happens again."
         )
-    _say(f"\n{summary.table(result, seconds=time.monotonic() - started)}")
+    _say(f"\n{summary.table(rows, seconds=time.monotonic() - started)}")
     return EXIT_DONE
+
+
+def _interrupted(*, done: bool, fresh: bool) -> str:
+    if done:
+        return "Interrupted; the dataset is complete."
+    command = "the same command" + (" without --fresh" if fresh else "")
+    return (
+        "Interrupted; no dataset was written. Shards that are complete are kept, and "
+        f"{command} goes on with them."
+    )
 
 
 def _say(text: str) -> None:
     """Prints; a reader who is gone is no reason to stop the work."""
     with contextlib.suppress(OSError, ValueError):
         print(text.rstrip("\n"), flush=True)
-
-
-def _read_result(path: Path, *, run_id: str) -> summary.RunResult | None:
-    """The result of this very run; None if its commit never ran."""
-    if not path.exists():
-        return None
-    result = summary.from_json(path.read_bytes())
-    return result if result.run_id == run_id else None
 
 
 def _explain(error: Exception) -> str:
@@ -153,7 +177,7 @@ def _ignore_broken_streams(ended: threading.ExceptHookArgs) -> None:
 def entry_point() -> None:
     """The console script."""
     status = main(sys.argv[1:])
-    if "sample" in sys.argv[1:2]:
+    if set(sys.argv[1:2]) & set(COMMANDS):
         sys.exit(status)
     # What Beam leaves in threads may wait for ever after a failure, and taking down its modules costs
     # half a second after a success. Files are closed, and workers hold nothing that outlives the run.

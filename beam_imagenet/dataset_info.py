@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from beam_imagenet import labels
+from beam_imagenet import labels, layout
 from beam_imagenet.errors import ReconcileError
 from beam_imagenet.model import DATASET_NAME, SPLITS, Job, ShardResult, SplitPlan
 
@@ -72,11 +72,13 @@ def reconcile(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResul
     _require_once("shard", planned, [result.shard for result in results])
     for result in results:
         shard = planned[result.shard]
-        _require_equal(result.shard, "records", shard.num_examples, result.num_examples)
+        left_out = 0 if job.checks.keeps_bad else len(result.bad)
+        dealt_with = result.num_examples + left_out
+        _require_equal(result.shard, "records", shard.num_examples, dealt_with)
         _require_equal(
             result.shard, "digest of file names", shard.names_digest, result.names_digest
         )
-        if not result.fixes:  # a colour fix changes an image's size
+        if not result.fixes and not left_out:  # a colour fix changes an image's size
             _require_equal(result.shard, "bytes", shard.num_bytes, result.num_bytes)
 
 
@@ -109,39 +111,57 @@ def _fail(what: str) -> NoReturn:
 
 
 def dataset_info_json(
-    job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResult]
+    job: Job,
+    plans: Sequence[SplitPlan],
+    results: Sequence[ShardResult],
+    *,
+    published: bytes | None = None,
 ) -> bytes:
-    """`dataset_info.json`: what TFDS opens the dataset by."""
-    num_bytes: collections.Counter[str] = collections.Counter()
-    for result in results:
-        num_bytes[result.split] += result.num_bytes
-    splits = [
-        {
-            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    """`dataset_info.json`: what TFDS opens the dataset by.
+
+    Args:
+        job: What was done.
+        plans: The plan of every split of the job.
+        results: What was written; a split's shards hold what these say, not what was planned.
+        published: The `dataset_info.json` that is there; splits that are not the job's stay as they are.
+    """
+    written = {result.shard: result for result in results}
+    folders = {source.split: source.folder for source in job.sources}
+    splits = {}
+    for plan in plans:
+        shards = [written[shard.shard] for shard in plan.shards]
+        splits[plan.split] = {
+            "filepathTemplate": layout.path_template(folders[plan.split]),
             "name": plan.split,
-            "numBytes": str(num_bytes[plan.split]),
-            "shardLengths": [str(shard.num_examples) for shard in plan.shards],
+            "numBytes": str(sum(shard.num_bytes for shard in shards)),
+            "shardLengths": [str(shard.num_examples) for shard in shards],
         }
-        for plan in sorted(plans, key=lambda plan: SPLITS.index(plan.split))
-    ]
-    return _json(
-        {
-            "citation": _CITATION,
-            "description": _DESCRIPTION,
-            "fileFormat": "tfrecord",
-            "location": {"urls": [_HOMEPAGE]},
-            "moduleName": "tensorflow_datasets.datasets.imagenet2012.imagenet2012_dataset_builder",
-            "name": DATASET_NAME,
-            "releaseNotes": {
-                version: note for version, note in _RELEASE_NOTES.items() if version <= job.version
-            },
-            "splits": splits,
-            "supervisedKeys": {
-                "tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}
-            },
-            "version": job.version,
-        }
-    )
+    content = _description(job.version)
+    if published is not None:
+        there = json.loads(published)
+        others = {split["name"]: split for split in there["splits"] if split["name"] not in splits}
+        if others:  # somebody else may have described the dataset
+            content, splits = there, {**splits, **others}
+    content["splits"] = [splits[split] for split in sorted(splits, key=_position)]
+    return _json(content)
+
+
+def _position(split: str) -> tuple[int, str]:
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS), split
+
+
+def _description(version: str) -> dict[str, Any]:
+    return {
+        "citation": _CITATION,
+        "description": _DESCRIPTION,
+        "fileFormat": layout.FILE_FORMAT,
+        "location": {"urls": [_HOMEPAGE]},
+        "moduleName": "tensorflow_datasets.datasets.imagenet2012.imagenet2012_dataset_builder",
+        "name": DATASET_NAME,
+        "releaseNotes": {was: note for was, note in _RELEASE_NOTES.items() if was <= version},
+        "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
+        "version": version,
+    }
 
 
 def features_json() -> bytes:

@@ -33,12 +33,16 @@ class ReconcileError(ImageNetError):
     """What was planned or written does not agree with the archives: the engine lost or repeated work."""
 
 
+class ConflictError(ImageNetError):
+    """Another run changed the target; what it published stays."""
+
+
 class StorageError(ImageNetError):
     """The store could not read or write as asked."""
 
 
 _MESSAGE = re.compile(
-    r"beam_imagenet\.errors\.(?:ImageNet|Usage|Archive|Image|Reconcile|Storage)Error: (.+)"
+    r"beam_imagenet\.errors\.(?:ImageNet|Usage|Archive|Image|Reconcile|Conflict|Storage)Error: (.+)"
 )
 _BEAM_SUFFIX = re.compile(r"\s*\[while running '.*$")
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from beam_imagenet import labels
-from beam_imagenet.errors import ArchiveError, quoted
+from beam_imagenet.errors import ArchiveError
 from beam_imagenet.model import MemberBatch, Segment, Source
-from beam_imagenet.tar import Member, Readable, padded, walk
+from beam_imagenet.tar import Member, Readable, padded, shown, walk
 
 _MAX_NAME_BYTES = 255
 """No file system stores a longer base name; the bound keeps the name column narrow."""
@@ -45,26 +45,39 @@ def list_segments(source: Source, archive: Readable) -> Iterator[Segment]:
             wnid=None,
         )
         return
+    seen: dict[str, int] = {}
     inner: Member | None = None
     start = 0
-    for following in walk(archive, start=0, stop=source.size, end_mark_required=True):
+    for following in walk(archive, start=0, stop=source.size):
         if inner is not None:
-            yield _inner_segment(source, inner, start=start, stop=inner.stop)
+            yield _inner_segment(source, inner, seen, start=start, stop=inner.stop)
             start = inner.stop
         inner = following
     if inner is None:
-        raise ArchiveError(f"{source.archive} holds no synset archives (n01440764.tar and so on).")
-    yield _inner_segment(source, inner, start=start, stop=source.size)
+        raise ArchiveError(
+            f"{source.archive} holds no synset archives (n01440764.tar and so on) up to its end at byte "
+            f"{source.size:,}. Fetch it again, or say where the train archive is with --train."
+        )
+    yield _inner_segment(source, inner, seen, start=start, stop=source.size)
 
 
-def _inner_segment(source: Source, inner: Member, *, start: int, stop: int) -> Segment:
+def _inner_segment(
+    source: Source, inner: Member, seen: dict[str, int], *, start: int, stop: int
+) -> Segment:
+    """The segment of an inner archive; `seen` is where each synset's was so far."""
     wnid, extension = posixpath.splitext(inner.name.decode("utf-8", "replace"))
     wnid = posixpath.basename(wnid)
     if extension != ".tar" or wnid not in labels.label_of_synset():
         raise ArchiveError(
-            f"{source.archive}: member {quoted(inner.name)} at byte {inner.start:,} is not the archive "
+            f"{source.archive}: member {shown(inner.name)} at byte {inner.start:,} is not the archive "
             "of one of ILSVRC-2012's 1,000 synsets (n01440764.tar and so on). "
             "Is this the train archive of ILSVRC-2012, and not another year's or a repacked one?"
+        )
+    # Which of two is meant? To tar the second replaces the first, and a class must not be doubled.
+    if seen.setdefault(wnid, inner.start) != inner.start:
+        raise ArchiveError(
+            f"{source.archive}: the archive of {wnid} is there twice, at bytes {seen[wnid]:,} and "
+            f"{inner.start:,} ({shown(inner.name)}). Remove one, or fetch the official archive."
         )
     return Segment(
         source=source,
@@ -85,39 +98,37 @@ def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool)
         keep_member_path: Whether `file_name` is the stored path, normalised, instead of its base name.
 
     Raises:
-        ArchiveError: A header is damaged, or a member's name tells no label.
+        ArchiveError: A header is damaged, a member's name tells no label, or a flat archive has none.
     """
     names: list[bytes] = []
     offsets: list[int] = []
     sizes: list[int] = []
     numbers: list[int] = []
+    suspicions: list[str] = []
     label_of = _label_rule(segment)
-    for member in walk(
-        archive,
-        start=segment.members_start,
-        stop=segment.members_stop,
-        end_mark_required=segment.wnid is None,
-    ):
-        base_name = member.name.rpartition(b"/")[2]
+    for member in _walk_segment(segment, archive, suspicions):
+        base_name = _base_name(member)
         label = label_of(base_name)
         file_name = _kept_path(member.name) if keep_member_path else base_name
         if label is None:
             raise ArchiveError(_no_label(segment, member))
         if file_name is None or len(file_name) > _MAX_NAME_BYTES:
             raise ArchiveError(
-                f"{archive.path}: member {quoted(member.name)} at byte {member.start:,} has a path that "
+                f"{archive.path}: member {shown(member.name)} at byte {member.start:,} has a path that "
                 "cannot be a file_name (absolute, hidden, no UTF-8, or over 255 bytes). Without "
                 "--file_name=member its base name is used."
             )
         if member.size > _MAX_IMAGE_BYTES:
             raise ArchiveError(
-                f"{archive.path}: member {quoted(file_name)} at byte {member.start:,} claims "
+                f"{archive.path}: member {shown(file_name)} at byte {member.start:,} claims "
                 f"{member.size:,} bytes, which no photograph has. Fetch the archive again."
             )
         names.append(file_name)
         offsets.append(member.offset)
         sizes.append(member.size)
         numbers.append(label)
+    if not names:
+        suspicions.append(_no_images(segment))
     data_bytes = sum(map(padded, sizes))
     return MemberBatch(
         source=segment.source,
@@ -128,7 +139,52 @@ def read_segment(segment: Segment, archive: Readable, *, keep_member_path: bool)
         offsets=np.array(offsets, dtype=np.int64),
         sizes=np.array(sizes, dtype=np.uint32),
         labels=np.array(numbers, dtype=np.int16),
+        suspicions=tuple(suspicions),
     )
+
+
+def require_start(source: Source, archive: Readable) -> None:
+    """Checks that an archive begins as the split's does: its first member, and in train that one's first.
+
+    Raises:
+        ArchiveError: It does not, so `list_segments` or `read_segment` would fail as well.
+    """
+    segment = next(list_segments(source, archive))
+    member = next(_walk_segment(segment, archive, []), None)
+    if member is None:
+        _no_images(segment)
+    elif _label_rule(segment)(_base_name(member)) is None:
+        raise ArchiveError(_no_label(segment, member))
+
+
+def _walk_segment(segment: Segment, archive: Readable, suspicions: list[str]) -> Iterator[Member]:
+    inner = f"{segment.wnid}.tar" if segment.wnid else None
+    return walk(
+        archive,
+        start=segment.members_start,
+        stop=segment.members_stop,
+        inner=inner,
+        suspicions=suspicions if inner else None,
+    )
+
+
+def _no_images(segment: Segment) -> str:
+    """What there is to say of a synset without images.
+
+    Raises:
+        ArchiveError: It is a whole split.
+    """
+    source = segment.source
+    if segment.wnid is not None:
+        return f"{segment.wnid}.tar in {source.archive} (at byte {segment.members_start:,}) holds no images"
+    raise ArchiveError(
+        f"{source.archive} holds no images up to its end at byte {segment.stop:,}. Fetch it again, or say "
+        f"where the {source.split} archive is with --{source.split}."
+    )
+
+
+def _base_name(member: Member) -> bytes:
+    return member.name.rpartition(b"/")[2]
 
 
 def _label_rule(segment: Segment) -> Callable[[bytes], int | None]:
@@ -167,7 +223,7 @@ def _no_label(segment: Segment, member: Member) -> str:
     }[segment.source.split]
     inner = f" (in {segment.wnid}.tar)" if segment.wnid else ""
     return (
-        f"{segment.source.archive}{inner}: member {quoted(member.name)} at byte {member.start:,} has "
+        f"{segment.source.archive}{inner}: member {shown(member.name)} at byte {member.start:,} has "
         f"no name of the {segment.source.split} split, {expected}, so it cannot be labelled. "
         "Remove it from the archive, or fetch the official one."
     )

@@ -13,6 +13,9 @@ NUM_CLASSES = 1000
 UNLABELLED = -1
 """The label of every test image: their labels were never published (TFDS writes -1 as well)."""
 
+IMAGES = {"train": 1_281_167, "validation": 50_000, "test": 100_000}
+"""How many images ILSVRC-2012 has."""
+
 CMYK_IMAGES = frozenset(
     f"{stem}.JPEG"
     for stem in (  # noqa: SIM905 - a name a line would be 22 lines

@@ -81,9 +81,13 @@ def _return_freed_memory() -> None:
 
 
 def end_workers() -> None:
-    """Kills the workers that are left; they hold nothing that outlives the run."""
-    for process in multiprocessing.active_children():
+    """Kills the workers that are left, and waits for their end."""
+    _ENDING.set()
+    workers = multiprocessing.active_children()
+    for process in workers:
         process.kill()
+    for process in workers:
+        process.join()
 
 
 class _Worker:
@@ -113,14 +117,23 @@ class _Worker:
 
 
 _IDLE: list[_Worker] = []
+_RUNNING: list[ForkedWorkerHandler] = []
+_ENDING = threading.Event()
+
+
+def _abort_on_error(response: Any) -> None:
+    if response.error:
+        for handler in list(_RUNNING):
+            for future in list(handler.control_conn._futures_by_id.values()):
+                future.abort(RuntimeError(response.error))
 
 
 def _work(receiver: multiprocessing.connection.Connection, quiet: bool, launcher: int) -> None:
     if quiet:
         # Beam prints each traceback here, and hands it to the launcher as well.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the launcher's to handle
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != launcher:
@@ -174,11 +187,32 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
                 "WORKER_ID": self.worker_id,
             }
         )
+        self._fail_at_once()
         threading.Thread(target=self._watch, name="watch_worker", daemon=True).start()
+
+    def _fail_at_once(self) -> None:
+        """Has the first error of any worker end the job; FnApiRunner would wait for the others' work."""
+        _RUNNING.append(self)
+        connection = self.control_conn
+        push = connection.push
+
+        def push_and_listen(request: Any) -> Any:
+            future = push(request)
+            if future is not None:
+                answer = future.set
+
+                def listen(response: Any) -> None:
+                    answer(response)
+                    _abort_on_error(response)
+
+                future.set = listen
+            return future
+
+        connection.push = push_and_listen
 
     def _watch(self) -> None:
         self._worker.process.join()
-        if not self._stopping:
+        if not self._stopping and not _ENDING.is_set():
             # FnApiRunner cannot be told, and would wait for the worker's answers for ever.
             print(f"beam_imagenet: {self._worker.death()}", file=sys.stderr, flush=True)
             end_workers()
@@ -187,7 +221,9 @@ class ForkedWorkerHandler(worker_handlers.GrpcWorkerHandler):
     def close(self) -> None:
         """Ends the worker: an idle one at once, and a busy one soon, since its job has failed."""
         self._stopping = True
-        patience = threading.Timer(_PATIENCE_SECONDS, self._worker.process.terminate)
+        if self in _RUNNING:
+            _RUNNING.remove(self)
+        patience = threading.Timer(_PATIENCE_SECONDS, self._worker.process.kill)
         patience.start()
         super().close()
         patience.cancel()

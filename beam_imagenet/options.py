@@ -7,10 +7,9 @@ an option that it does not know and goes on; here the nearest known one is named
 from __future__ import annotations
 
 import argparse
-import difflib
+import dataclasses
 import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -18,41 +17,21 @@ from typing import NoReturn
 import yaml
 from apache_beam.options import pipeline_options as beam_options
 
-from beam_imagenet import storage
-from beam_imagenet.commit import DATASET_INFO
+from beam_imagenet import archives, fingerprint
 from beam_imagenet.errors import UsageError
-from beam_imagenet.model import ARCHIVES, DATASET_NAME, SPLITS, Job, Source
+from beam_imagenet.model import CHECK_LEVELS, ON_BAD_IMAGE, Checks, Job
+from beam_imagenet.space import readable_size
+from beam_imagenet.target import Target
 
-VERSIONS = ("5.1.0", "5.0.0")
-
+_CHECKS = Checks()
 USAGE = "python -m beam_imagenet --manual_dir=DIR --data_dir=DIR [options] [Beam options]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds our options, in the groups that `--help` shows."""
     where = parser.add_argument_group("archives and dataset")
-    where.add_argument(
-        "--manual_dir", metavar="DIR", help="folder of the archives [DATA_DIR/downloads/manual]"
-    )
-    where.add_argument(
-        "--data_dir",
-        metavar="DIR",
-        help="where datasets go [$TFDS_DATA_DIR or ~/tensorflow_datasets]",
-    )
-    for split in SPLITS:
-        where.add_argument(
-            f"--{split}", metavar="PATH", help=f"the {split} archive, if it lies elsewhere"
-        )
+    archives.add_arguments(where)
     what = parser.add_argument_group("what is written")
-    what.add_argument(
-        "--splits", metavar="A,B", help="splits to convert [those whose archives are there]"
-    )
-    what.add_argument(
-        "--dataset_version",
-        choices=VERSIONS,
-        default=VERSIONS[0],
-        help="5.0.0 has no test split [5.1.0]",
-    )
     what.add_argument(
         "--num_shards", metavar="SPLIT:N,..", help="shards of a split, e.g. train:256 [TFDS's rule]"
     )
@@ -62,11 +41,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="base",
         help="file_name is the base name, or the path in the archive [base]",
     )
+    check = parser.add_argument_group("what is checked")
+    check.add_argument(
+        "--check_images",
+        choices=CHECK_LEVELS,
+        default=_CHECKS.level,
+        help="how closely each image is looked at [header]",
+    )
+    check.add_argument(
+        "--on_bad_image",
+        choices=ON_BAD_IMAGE,
+        default=_CHECKS.on_bad_image,
+        help="stop at what is no image, leave it out, or carry it over [fail]",
+    )
+    check.add_argument(
+        "--max_bad_images",
+        metavar="N",
+        type=_count,
+        default=_CHECKS.max_bad_images,
+        help="more images left out than these, and nothing is published [100]",
+    )
+    check.add_argument(
+        "--strict", action="store_true", help="images that are merely suspect are bad ones"
+    )
+    again = parser.add_argument_group("what is there already")
+    again.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replaces splits that were made otherwise; readers see the old ones until all is done",
+    )
+    again.add_argument(
+        "--fresh",
+        action="store_true",
+        help="writes every shard anew, and discards what another run has begun",
+    )
     how = parser.add_argument_group("how it runs")
     how.add_argument(
         "--config", metavar="FILE", help="options from a YAML file; the command line wins"
     )
     how.add_argument("--verbose", action="store_true", help="Beam's log and full tracebacks")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return int(text)
 
 
 class ImageNetOptions(beam_options.PipelineOptions):
@@ -114,7 +133,10 @@ def help_text() -> str:
         help="Beam's own options: --runner, --direct_num_workers, ...",
     )
     return parser.format_help() + (
-        "\ncommand:\n  sample --out=DIR            makes sample archives; sample --help tells more\n"
+        "\ncommands, each with a --help of its own:\n"
+        "  inspect                     looks at the archives before any work\n"
+        "  clean                       removes what no dataset points to\n"
+        "  sample --out=DIR            makes sample archives\n"
     )
 
 
@@ -141,12 +163,9 @@ def _require_known(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
         return
     name = unknown[0].partition("=")[0]
     known = list(parser._option_string_actions)
-    raise UsageError(f"Unknown option {name}{_nearest(name, known)} See --help and --help_beam.")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"; the nearest known one is {close[0]}." if close else "."
+    raise UsageError(
+        f"Unknown option {name}{archives.nearest(name, known)} See --help and --help_beam."
+    )
 
 
 def _config_arguments(
@@ -170,7 +189,9 @@ def _config_arguments(
         action = actions.get(f"--{key}")
         if action is None or key == "config":
             known = [flag.removeprefix("--") for flag in actions if flag != "--config"]
-            raise UsageError(f"--config={path}: unknown key {key!r}{_nearest(str(key), known)}")
+            raise UsageError(
+                f"--config={path}: unknown key {key!r}{archives.nearest(str(key), known)}"
+            )
         if action.dest not in overridden:
             arguments.extend(_as_arguments(action, f"--{key}", value, path))
     return arguments
@@ -212,106 +233,32 @@ def _choose_running_mode(options: beam_options.PipelineOptions, arguments: Seque
 
 
 def job_from_options(options: beam_options.PipelineOptions) -> Job:
-    """Finds the archives and decides what the run does.
+    """Finds the archives and tells what was asked for; what is there already is `target.py`'s to see.
 
     Raises:
         UsageError: There is nothing to do, or it cannot be done as asked.
         StorageError: An archive cannot be read.
     """
     ours = options.view_as(ImageNetOptions)
-    data_dir = _local(ours.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    manual_dir = _local(ours.manual_dir) if ours.manual_dir else data_dir / "downloads" / "manual"
-    version = ours.dataset_version
-    found = {
-        split: path
-        for split in SPLITS
-        if (path := _find_archive(split, getattr(ours, split), manual_dir)) is not None
-    }
-    wanted = _wanted_splits(ours.splits, found, manual_dir, version=version)
-    for split in SPLITS:
-        if getattr(ours, split) and split not in wanted:
-            raise UsageError(f"--{split} names an archive of a split that is not converted.")
-    num_shards = _shard_counts(ours.num_shards, wanted)
-    dataset_dir = data_dir / DATASET_NAME / version
-    require_no_dataset(dataset_dir)
-    return Job(
-        run_id=uuid.uuid4().hex,
-        dataset_dir=str(dataset_dir),
-        version=version,
+    sources = archives.find_sources(ours)
+    num_shards = _shard_counts(ours.num_shards, [source.split for source in sources])
+    checks = Checks(
+        level=ours.check_images,
+        on_bad_image=ours.on_bad_image,
+        max_bad_images=ours.max_bad_images,
+        strict=ours.strict,
+    )
+    job = Job(
+        dataset_dir=str(archives.dataset_dir(ours)),
+        version=ours.dataset_version,
         keep_member_path=ours.file_name == "member",
+        checks=checks,
         sources=tuple(
-            Source(
-                split=split,
-                archive=str(found[split]),
-                size=storage.file_size(str(found[split])),
-                num_shards=num_shards.get(split),
-            )
-            for split in wanted
+            dataclasses.replace(source, num_shards=num_shards.get(source.split))
+            for source in sources
         ),
     )
-
-
-def require_no_dataset(dataset_dir: Path) -> None:
-    """Raises UsageError where a dataset is there already."""
-    if (dataset_dir / DATASET_INFO).exists():
-        raise UsageError(
-            f"{dataset_dir} holds a dataset already. Remove that folder to make it anew, or choose another "
-            "--data_dir."
-        )
-
-
-def _local(path: str) -> Path:
-    if "://" in path:
-        raise UsageError(
-            f"{path}: only folders and files of a file system can be used in this version."
-        )
-    return Path(path).expanduser().absolute()
-
-
-def _find_archive(split: str, given: str | None, manual_dir: Path) -> Path | None:
-    if given:
-        path = _local(given)
-        if not path.is_file():
-            raise UsageError(f"--{split}={given}: there is no such file.")
-        return path
-    there = [manual_dir / name for name in ARCHIVES[split] if (manual_dir / name).is_file()]
-    if len(there) > 1:
-        raise UsageError(
-            f"{manual_dir} holds two {split} archives, {there[0].name} and {there[1].name}. "
-            f"Say which one to use: --{split}={there[0]}"
-        )
-    return there[0] if there else None
-
-
-def _wanted_splits(
-    given: str | None, found: Mapping[str, Path], manual_dir: Path, *, version: str
-) -> tuple[str, ...]:
-    possible = SPLITS if version >= "5.1.0" else SPLITS[:2]
-    if given is None:
-        wanted = tuple(split for split in possible if split in found)
-        if not wanted:
-            names = [" or ".join(ARCHIVES[split]) for split in possible]
-            raise UsageError(
-                f"No archive was found. Looked in {manual_dir} for: {'; '.join(names)}. Put the archives of "
-                "https://image-net.org/download-images there, or say where they are with --manual_dir."
-            )
-        return wanted
-    names = [name for name in given.split(",") if name]
-    for name in names:
-        if name not in SPLITS:
-            raise UsageError(
-                f"--splits={given}: there is no split {name!r}{_nearest(name, SPLITS)}"
-            )
-        if name not in possible:
-            raise UsageError(f"--splits={given}: version {version} has no {name} split; 5.1.0 has.")
-        if name not in found:
-            raise UsageError(
-                f"--splits={given}: the {name} archive was not found. Looked in {manual_dir} for "
-                f"{' or '.join(ARCHIVES[name])}. Say where it is with --manual_dir or --{name}."
-            )
-    if not names:
-        raise UsageError("--splits names no split.")
-    return tuple(split for split in SPLITS if split in names)
+    return fingerprint.with_fingerprints(job)
 
 
 def _shard_counts(given: str | None, wanted: Sequence[str]) -> dict[str, int]:
@@ -327,19 +274,22 @@ def _shard_counts(given: str | None, wanted: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def describe(job: Job) -> str:
+def describe(target: Target) -> str:
     """The lines that a run starts with."""
     lines = [
-        f"{source.split:<10}  {_shown(source.archive)}  ({_readable_size(source.size)})"
-        for source in job.sources
+        f"{source.split:<10}  {_shown(source.archive)}  ({readable_size(source.size)})"
+        for source in target.job.sources
     ]
-    return "\n".join([*lines, f"{'dataset':<10}  {_shown(job.dataset_dir)}"])
+    lines += [f"{split:<10}  is there already, and stays as it is" for split in target.complete]
+    lines.append(f"{'dataset':<10}  {_shown(target.job.dataset_dir)}")
+    lines += [
+        f"{split:<10}  {len(kept):,} of {kept[0].num_shards:,} shards kept"
+        for split, kept in target.kept.items()
+        if kept
+    ]
+    return "\n".join(lines)
 
 
 def _shown(path: str) -> str:
     """A path as short as the current folder allows."""
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
-
-
-def _readable_size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -117,6 +117,7 @@ def plan_split(
             )
             for index, part in enumerate(ranges)
         ),
+        suspicions=tuple(suspicion for batch in batches for suspicion in batch.suspicions),
     )
     tasks = (
         ShardTask(

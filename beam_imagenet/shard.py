@@ -1,23 +1,25 @@
 """One shard: its members' bytes from the archive into a TFRecord file.
 
-Knows the task, the archive and the target folder. Nothing of Beam, of other shards, or of how the
+Knows the task, the archive and the dataset's folder. Nothing of Beam, of other shards, or of how the
 task came about.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from beam_imagenet import images, tfrecord
+from beam_imagenet import checks, images, layout, records, storage, tfrecord
 from beam_imagenet.errors import ImageError, quoted
-from beam_imagenet.model import ColorFix, ShardResult, ShardTask
+from beam_imagenet.model import ColorFix, Finding, Job, ShardResult, ShardTask
 from beam_imagenet.plan import names_digest
-from beam_imagenet.storage import ArchiveFile, whole_file, write_all
+from beam_imagenet.storage import ArchiveFile, WholeFile
 
 _AHEAD = 128  # members, 14 MB of photographs: enough for a disk to work on
 _Row: TypeAlias = tuple[bytes, int, int, int]
@@ -26,55 +28,203 @@ _Row: TypeAlias = tuple[bytes, int, int, int]
 _BUFFER_BYTES = 256 << 10  # fits a core's cache, between reading, checksum and writing
 
 
-def write_shard(task: ShardTask, archive: ArchiveFile, folder: Path) -> ShardResult:
-    """Writes a shard, whole or not at all; one of the same name is replaced.
+class ShardWriter:
+    """Writes shards one after the other; the disk finishes one while the next is being written.
 
-    Args:
-        task: What to write.
-        archive: The open archive of the task's split.
-        folder: Where the shard goes.
-
-    Raises:
-        ImageError: A member is no image, or cannot be converted.
-        StorageError: Reading or writing failed.
+    A shard that is there already, with a record that serves the job, is not written again. `finish` has
+    to be called at the end: a shard is in its place only then.
     """
-    started = time.monotonic()
-    names: list[bytes] = []
-    fixes: list[ColorFix] = []
-    num_bytes = 0
-    columns = (task.names, task.offsets, task.sizes, task.labels)
-    with whole_file(folder / task.shard) as file:
-        writer = _RecordWriter(file)
+
+    def __init__(self, job: Job) -> None:
+        """Makes a writer for the shards of `job`."""
+        self._job = job
+        self._dataset = Path(job.dataset_dir)
+        self._finishing = _Background()
+
+    def write(self, task: ShardTask, archive: ArchiveFile) -> ShardResult:
+        """Writes a shard, or finds it written.
+
+        Args:
+            task: What to write.
+            archive: The open archive of the task's split.
+
+        Raises:
+            ImageError: A member is no image, or cannot be converted, and the job stops at that.
+            StorageError: Reading or writing failed; maybe of the shard before.
+        """
+        started = time.monotonic()
+        digest = names_digest(task.names.tolist())
+        if (kept := self._find(task, digest)) is not None:
+            return dataclasses.replace(kept, kept=True)
+        path = self._dataset / task.source.folder / task.shard
+        whole = WholeFile(path, scratch=layout.scratch(self._dataset))
+        try:
+            content = _ShardContent(task, archive, whole, job=self._job)
+            content.write()
+        except BaseException:
+            whole.discard()
+            raise
+        result = ShardResult(
+            split=task.source.split,
+            shard=task.shard,
+            num_examples=content.num_examples,
+            num_bytes=content.num_bytes,
+            file_bytes=content.num_bytes + content.num_examples * tfrecord.FRAME_BYTES,
+            names_digest=names_digest(content.names),
+            fixes=tuple(content.fixes),
+            level=self._job.checks.level,
+            bad=tuple(content.bad),
+            suspect=tuple(content.suspect),
+            seconds=time.monotonic() - started,
+        )
+        self._finishing.run(lambda: self._publish(whole, task, result))
+        return result
+
+    def finish(self) -> None:
+        """Waits until all shards are in their places and on the disk.
+
+        Raises:
+            StorageError: One could not be.
+        """
+        self._finishing.end()
+
+    def _find(self, task: ShardTask, digest: str) -> ShardResult | None:
+        return records.find(
+            task.source,
+            task.shard,
+            dataset=self._dataset,
+            checks=self._job.checks,
+            names_digest=digest,
+        )
+
+    def _publish(self, whole: WholeFile, task: ShardTask, result: ShardResult) -> None:
+        if self._find(task, result.names_digest) is not None:
+            whole.discard()  # another attempt at the same bundle was faster
+            return
+        whole.publish(flush=True)
+        records.keep(result, task.source, dataset=self._dataset)
+
+
+class _Background:
+    """Does one thing at a time beside its caller, who waits for the last one before the next."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish_shard")
+        self._last: Future[None] | None = None
+
+    def run(self, work: Callable[[], None]) -> None:
+        self._wait()
+        self._last = self._thread.submit(work)
+
+    def end(self) -> None:
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+
+class _ShardContent:
+    """The records of one shard while they are written, and what is noticed of its images."""
+
+    def __init__(
+        self, task: ShardTask, archive: ArchiveFile, whole: WholeFile, *, job: Job
+    ) -> None:
+        self._task = task
+        self._archive = archive
+        self._job = job
+        self._records = _RecordWriter(whole)
+        self.names: list[bytes] = []
+        self.num_examples = 0
+        self.num_bytes = 0
+        self.fixes: list[ColorFix] = []
+        self.bad: list[Finding] = []
+        self.suspect: list[Finding] = []
+
+    def write(self) -> None:
+        """Writes all records."""
+        task = self._task
+        columns = (task.names, task.offsets, task.sizes, task.labels)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
-        for name, offset, size, label in _announced(rows, archive):
+        for row in _announced(rows, self._archive):
+            name, offset, size, label = row
             prefix = tfrecord.example_prefix(name, image_size=size, label=label)
-            image = writer.reserve(prefix, size)
-            archive.read_into(offset, image)
+            image = self._records.reserve(prefix, size)
+            self._archive.read_into(offset, image)
+            self.names.append(name)
             try:
-                kind = images.probe(image).needs_fix
-                if kind is not None:
-                    fixed = images.to_rgb_jpeg(bytes(image))
-                    prefix = tfrecord.example_prefix(name, image_size=len(fixed), label=label)
-                    writer.reserve(prefix, len(fixed))[:] = fixed
-                    fixes.append(ColorFix(file_name=name.decode(), kind=kind))
+                self._check_and_fix(row, image)
             except ImageError as error:
-                raise ImageError(
-                    f"{archive.path}: member {quoted(name)} ({size:,} bytes at byte {offset:,}) cannot "
-                    f"be converted: {error}. Fetch the archive again if its checksum differs from the "
-                    "official one, or remove the member from it."
-                ) from error
-            num_bytes += writer.commit(tfrecord.example_suffix(label))
-            names.append(name)
-        writer.flush()
-    return ShardResult(
-        split=task.source.split,
-        shard=task.shard,
-        num_examples=len(names),
-        num_bytes=num_bytes,
-        names_digest=names_digest(names),
-        fixes=tuple(fixes),
-        seconds=time.monotonic() - started,
-    )
+                self.bad.append(Finding(file_name=name.decode(), reason=str(error)))
+                if not self._keeps(row, image, error):
+                    continue
+            self.num_bytes += self._records.commit(tfrecord.example_suffix(label))
+            self.num_examples += 1
+        self._records.flush()
+
+    def _check_and_fix(self, row: _Row, image: memoryview) -> None:
+        """Raises ImageError if the image is bad; then the record holds it as it was."""
+        name, _, _, label = row
+        asked = self._job.checks
+        if asked.level == "none":
+            kind = _fix_of_unchecked(image)
+        else:
+            facts = images.probe(image)
+            kind = facts.needs_fix
+            reason = checks.suspicion(image, facts, level=asked.level)
+            if reason is not None:
+                if asked.strict:
+                    raise ImageError(reason)
+                self.suspect.append(Finding(file_name=name.decode(), reason=reason))
+        if kind is not None:
+            fixed = images.to_rgb_jpeg(bytes(image))
+            prefix = tfrecord.example_prefix(name, image_size=len(fixed), label=label)
+            self._records.reserve(prefix, len(fixed))[:] = fixed
+            self.fixes.append(ColorFix(file_name=name.decode(), kind=kind))
+
+    def _keeps(self, row: _Row, image: memoryview, error: ImageError) -> bool:
+        """Does with a bad image as the job says; whether it stays in the shard."""
+        asked = self._job.checks
+        if asked.keeps_bad:
+            return True
+        name, offset, size, _ = row
+        where = (
+            f"{self._archive.path}: member {quoted(name)} ({size:,} bytes at byte {offset:,}) is a bad "
+            f"image: {error}."
+        )
+        if asked.on_bad_image == "fail":
+            raise ImageError(
+                f"{where} Fetch the archive again if its checksum differs from the official one (inspect "
+                "--full tells), or go on without the image: --on_bad_image=quarantine leaves it out."
+            ) from error
+        self._quarantine(name.decode(), bytes(image), where)
+        if len(self.bad) > asked.max_bad_images:
+            raise ImageError(
+                f"{where} It is number {len(self.bad):,} in one shard, which is more than "
+                f"--max_bad_images={asked.max_bad_images} for the whole dataset, so nothing is published. "
+                "Fetch the archive again, or allow more."
+            ) from error
+        return False
+
+    def _quarantine(self, name: str, image: bytes, reason: str) -> None:
+        dataset = Path(self._job.dataset_dir)
+        path = layout.quarantine(dataset, self._task.source) / name
+        storage.make_folder(path.parent)
+        scratch = layout.scratch(dataset)
+        storage.write_file(path, image, scratch=scratch)
+        reason_path = path.with_name(f"{path.name}.reason.txt")
+        storage.write_file(reason_path, f"{reason}\n".encode(), scratch=scratch)
+
+
+def _fix_of_unchecked(image: memoryview) -> str | None:
+    try:
+        return images.probe(image).needs_fix
+    except ImageError:
+        return None  # whoever asks for no checks gets it as it is
 
 
 def _announced(rows: list[_Row], archive: ArchiveFile) -> Iterator[_Row]:
@@ -88,8 +238,8 @@ def _announced(rows: list[_Row], archive: ArchiveFile) -> Iterator[_Row]:
 class _RecordWriter:
     """Frames records where they lie in one buffer, so that an image is copied once in and once out."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, whole: WholeFile) -> None:
+        self._whole = whole
         self._array = np.empty(_BUFFER_BYTES, dtype=np.uint8)
         self._view = self._array.data
         self._used = 0
@@ -124,5 +274,5 @@ class _RecordWriter:
 
     def flush(self) -> None:
         """Writes what was committed."""
-        write_all(self._file, self._view[: self._used])
+        self._whole.write(self._view[: self._used])
         self._used = 0

@@ -8,24 +8,35 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import NamedTuple, Self
 
 from beam_imagenet.errors import StorageError
+
+
+class Identity(NamedTuple):
+    """What tells that a file is still the same one: its size, and when it was last changed in ns."""
+
+    size: int
+    modified: int
 
 
 class ArchiveFile:
     """An archive open for reading at any offset. Use it in a `with` statement."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, expected: Identity | None = None) -> None:
         """Opens the file.
 
+        Args:
+            path: The file.
+            expected: What it has to be, or None if any will do.
+
         Raises:
-            StorageError: The file cannot be opened.
+            StorageError: The file cannot be opened, or is another one than expected.
         """
         self.path = path
         try:
@@ -34,6 +45,14 @@ class ArchiveFile:
             raise StorageError(
                 f"{path} cannot be opened: {error.strerror}. Every worker has to be able to read it."
             ) from error
+        status = os.fstat(self._descriptor)
+        found = Identity(size=status.st_size, modified=status.st_mtime_ns)
+        if expected is not None and found != expected:
+            os.close(self._descriptor)
+            raise StorageError(
+                f"{path} changed during the run: it had {expected.size:,} bytes when the run began and has "
+                f"{found.size:,} now, or was written to in between. Run again when it is complete."
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -84,89 +103,274 @@ class ArchiveFile:
             buffer, offset = buffer[count:], offset + count
 
 
-def file_size(path: str) -> int:
-    """Bytes of a file.
+def identity(path: str) -> Identity:
+    """What tells that a file is still the same one.
 
     Raises:
         StorageError: There is no such file.
     """
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+    return Identity(size=status.st_size, modified=status.st_mtime_ns)
+
+
+class WholeFile:
+    """A file that appears under its name when it is published, whole and on the disk, or never.
+
+    Until then it lies in a folder for such files, locked, so that `sweep` can tell it from what a killed
+    process left behind. Use it in a `with` statement, or end it by `publish` or `discard`.
+    """
+
+    def __init__(self, path: Path, *, scratch: Path) -> None:
+        """Starts the file.
+
+        Args:
+            path: Where it will be.
+            scratch: The folder that it lies in until then, on the same file system.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._path = path
+        with _writing(path):
+            while True:
+                self._temporary = scratch / f"{uuid.uuid4().hex}.tmp"
+                self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115
+                with contextlib.suppress(OSError):  # without locks nothing is swept either
+                    fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if os.fstat(self._file.fileno()).st_nlink:
+                    break
+                self._file.close()  # it was swept away between the two calls
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Writes all of `data`.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        data = memoryview(data)
+        with _writing(self._path):
+            while data:
+                data = data[self._file.write(data) :]
+
+    def publish(self, *, flush: bool) -> None:
+        """Puts the file in its place, replacing one that is there.
+
+        Args:
+            flush: Whether its bytes are on the disk before; without, a loss of power may empty it.
+
+        Raises:
+            StorageError: It cannot be written; then it is discarded.
+        """
+        try:
+            with _writing(self._path):
+                if flush:
+                    os.fsync(self._file.fileno())
+                os.replace(self._temporary, self._path)
+        finally:
+            self.discard()
+
+    def publish_if_absent(self) -> bool:
+        """Puts the file in its place unless there is one; whether there was none.
+
+        Raises:
+            StorageError: It cannot be written; then it is discarded.
+        """
+        try:
+            with _writing(self._path), contextlib.suppress(FileExistsError):
+                os.link(self._temporary, self._path)
+                return True
+            return False
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Removes what was written and not published; again, it does nothing."""
+        if not self._file.closed:
+            with contextlib.suppress(
+                OSError
+            ):  # where it cannot be removed, it could not be written
+                self._temporary.unlink(missing_ok=True)
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}. Make room or give it another "
+            "--data_dir, then run the same command again."
+        ) from error
+
+
+def write_file(path: Path, content: bytes, *, scratch: Path, flush: bool = False) -> None:
+    """Writes a small file, whole or not at all, unless it is there with this content.
+
+    Args:
+        path: Where it goes.
+        content: Its bytes.
+        scratch: As in `WholeFile`.
+        flush: Whether it is on the disk afterwards, and not only in the system's memory.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    if read_file(path) == content:
+        if flush:
+            _flush(path)
+    else:
+        with WholeFile(path, scratch=scratch) as whole:
+            whole.write(content)
+            whole.publish(flush=flush)
+    if flush:
+        flush_folder(path.parent)
+
+
+def create_file(path: Path, content: bytes, *, scratch: Path) -> bool:
+    """Writes a small file only if there is none; whether there was none.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    with WholeFile(path, scratch=scratch) as whole:
+        whole.write(content)
+        return whole.publish_if_absent()
+
+
+def read_file(path: Path) -> bytes | None:
+    """The bytes of a small file, or None if there is none.
+
+    Raises:
+        StorageError: It is there and cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends, or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def size_if_there(path: Path) -> int | None:
+    """Bytes of a file, or None if there is none."""
     try:
-        try:
-            with open(temporary, "xb", buffering=0) as file:
-                yield file
-                _start_write_out(file)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise StorageError(
-                f"{path} cannot be written: {error.strerror or error}. Make room or give it another "
-                "--data_dir, then run the same command again."
-            ) from error
-    finally:
-        with contextlib.suppress(OSError):  # where it cannot be removed, it could not be written
-            temporary.unlink(missing_ok=True)
-
-
-def _start_write_out(file: BinaryIO) -> None:
-    """Starts the disk on a file that is complete, while the next one is being written.
-
-    Linux writes out dirty pages when they are said not to be needed, and keeps those it has not
-    written yet. It takes as long as the disk does, hence the thread; nothing waits for it.
-    """
-    if not hasattr(os, "posix_fadvise"):
-        return
-    descriptor = os.dup(file.fileno())
-
-    def advise() -> None:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-
-    threading.Thread(target=advise, name="write_out", daemon=True).start()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a whole file, replacing one that is there.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    with whole_file(path) as file:
-        write_all(file, memoryview(content))
-
-
-def write_all(file: BinaryIO, data: memoryview) -> None:
-    """Writes all of `data` to an unbuffered file, whose `write` may take a part of it."""
-    while data:
-        data = data[file.write(data) :]
-
-
-def lock_folder(path: Path) -> bool:
-    """Locks a folder for as long as this process lives; whether nobody else holds the lock.
-
-    Raises:
-        StorageError: The folder cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise StorageError(f"{path} cannot be locked: {error.strerror}.") from error
-    return True
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def total_size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(map(total_size, list_folder(path)))
+    return size_if_there(path) or 0
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing if there is no such folder."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk; their bytes are `WholeFile.publish`'s.
+
+    Raises:
+        StorageError: The disk failed.
+    """
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    with _writing(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock for a moment; it ends with the process that holds it, however that ends.
+
+    Raises:
+        StorageError: The file system has no locks, or the file cannot be made.
+    """
+    try:
+        with open(path, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be locked: {error.strerror or error}. Publishing a dataset needs a file system "
+            "with locks (on NFS: version 4, or mounted with local_lock=flock)."
+        ) from error
+
+
+def abandoned(scratch: Path) -> list[Path]:
+    """The files of `WholeFile`s whose process has ended without a word."""
+    return [path for path in list_folder(scratch) if path.suffix == ".tmp" and not _is_held(path)]
+
+
+def is_in_use(scratch: Path) -> bool:
+    """Whether a process is writing a `WholeFile` at this moment."""
+    return any(path.suffix == ".tmp" and _is_held(path) for path in list_folder(scratch))
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True  # it has been published by now
+    except OSError:  # held by its writer, or there are no locks here to tell
+        return True
+    return False
+
+
+def sweep(scratch: Path) -> None:
+    """Removes the files that processes which were killed left in `scratch`."""
+    for path in abandoned(scratch):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it; one that is not there is removed already.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:  # somebody else removes it at the same time
+        return
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error.strerror}.") from error
 
 
 def make_folder(path: Path) -> None:

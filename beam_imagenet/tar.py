@@ -20,6 +20,7 @@ _NEXT_HEADERS = 256 << 10
 _SMALL_MEMBER = 16 << 10
 _LONG_HEADER_LIMIT = 1 << 20
 _ADLER_BASE = 65521
+_SHOWN_NAME = 300
 
 _REGULAR = b"0\x007"
 _DIRECTORY = b"5"
@@ -34,7 +35,35 @@ _UNSUPPORTED = {
     b"4": "a block device",
     b"6": "a FIFO",
     b"S": "a sparse file",
+    b"M": "the rest of a file that began on another volume",
+    b"V": "a volume label",
 }
+_PACK_AGAIN = "Pack the archive again with plain files only, or fetch the official one."
+_FETCH_AGAIN = "Compare its size and checksum with the official ones and fetch it again."
+
+_DECOMPRESS = "decompress it first"
+_NOT_LOGGED_IN = "the download was probably not logged in; log in and fetch it again"
+_OTHER_FORMATS = (
+    (b"\x1f\x8b", "gzip-compressed", _DECOMPRESS),
+    (b"BZh", "bzip2-compressed", _DECOMPRESS),
+    (b"\xfd7zXZ\0", "xz-compressed", _DECOMPRESS),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed", _DECOMPRESS),
+    (b"PK\3\4", "a zip archive", "pack its files as a tar"),
+    (b"PK\5\6", "an empty zip archive", "fetch it again"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "pack its files as a tar"),
+    (b"Rar!\x1a\7", "a RAR archive", "pack its files as a tar"),
+    (b"\xff\xd8\xff", "a JPEG image", "give the archive that holds the images"),
+    (b"<!doctype html", "a web page (HTML)", _NOT_LOGGED_IN),
+    (b"<html", "a web page (HTML)", _NOT_LOGGED_IN),
+    (b"<head", "a web page (HTML)", _NOT_LOGGED_IN),
+    (
+        b"<?xml",
+        "an XML text",
+        "it is probably a server's error message; read it and fetch it again",
+    ),
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file that it stands for"),
+)
+"""How files begin that come under a tar's name (HTML and XML in small letters); what they are; what to do."""
 
 
 class Readable(Protocol):
@@ -71,7 +100,21 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) -> Iterator[Member]:
+def shown(name: bytes) -> str:
+    """A member's name for a message; of a very long one, both ends."""
+    if len(name) > _SHOWN_NAME:
+        name = name[: _SHOWN_NAME // 2] + b"..." + name[-_SHOWN_NAME // 2 :]
+    return quoted(name)
+
+
+def walk(
+    source: Readable,
+    *,
+    start: int,
+    stop: int,
+    inner: str | None = None,
+    suspicions: list[str] | None = None,
+) -> Iterator[Member]:
     """Yields the regular members of the tar that lies at bytes `start` to `stop` of `source`.
 
     Directories are passed over. After the last member everything up to `stop` must be zeros.
@@ -80,8 +123,10 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
         source: What to read from.
         start: Offset of the first header.
         stop: Offset after the tar's last byte.
-        end_mark_required: Whether the tar must close with a block of zeros. A tar in a tar may end
-            without one, because the outer header tells its size; a file that does was cut off.
+        inner: Name of the tar where it is a member of another, for messages.
+        suspicions: Gets a sentence if members end at `stop` without an end mark. A tar in a tar may
+            end so, because the outer header tells its size. Without this list it is an error: a file
+            that ends so was cut off.
 
     Yields:
         Members in archive order.
@@ -89,6 +134,12 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
     Raises:
         ArchiveError: The bytes are no tar, or damaged, or hold what cannot be converted.
     """
+    title = f"{inner} in {source.path} (at byte {start:,})" if inner else source.path
+    if start == stop and suspicions is None:
+        raise ArchiveError(
+            f"{title} is empty: the archive ends at byte {stop:,}, where its first header should be. "
+            "Fetch it again."
+        )
     position = start
     window, window_start = b"", start
     dense = False
@@ -99,7 +150,9 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
         index = position - window_start
         if not 0 <= index <= len(window) - BLOCK:
             if stop - position < BLOCK:
-                _fail(source, position, "the archive ends inside a header")
+                if position == start:
+                    _require_no_other_format(title, start, source.read(start, stop - start))
+                _fail(title, position, "the archive ends inside a header")
             # Where members are small, one read fetches the headers of many; where they are large
             # it would fetch their data for nothing.
             window = source.read(position, min(stop - position, _NEXT_HEADERS if dense else BLOCK))
@@ -108,30 +161,31 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
         if block == _ZERO_BLOCK:
             if header_start != position:
                 break
-            _require_zeros(source, position, stop)
+            _require_zeros(source, title, position, stop)
             return
-        _check_sum(source, position, block)
+        if not _sum_is_right(block):
+            if position == start:
+                _require_no_other_format(title, start, block)
+            _fail(title, position, "here is no tar header (its checksum fails)")
         kind = block[156:157]
-        size = _number(source, position, block[124:136])
+        size = _size(title, position, block)
         name = block[:100].partition(b"\0")[0]
         if block[345] and block[257:263] == b"ustar\0":
             name = block[345:500].partition(b"\0")[0] + b"/" + name
         data = position + BLOCK
         if kind in (_GNU_LONG_NAME, _PAX, _GNU_LONG_LINK, _PAX_GLOBAL):
             if size > _LONG_HEADER_LIMIT or data + padded(size) > stop:
-                _fail(source, position, f"an extended header claims {size:,} bytes")
+                _fail(title, position, f"an extended header claims {size:,} bytes")
             content = source.read(data, size)
             if kind == _GNU_LONG_NAME:
                 long_name = content.rstrip(b"\0")
             elif kind in (_PAX, _PAX_GLOBAL):
-                records = _pax_records(source, position, content)
+                records = _pax_records(title, position, content)
                 if kind == _PAX_GLOBAL and (b"path" in records or b"size" in records):
-                    _fail(
-                        source, position, "a global pax header gives all members one path or size"
-                    )
+                    _fail(title, position, "a global pax header gives all members one path or size")
                 long_name = records.get(b"path", long_name)
                 if b"size" in records:
-                    pax_size = _pax_number(source, position, records[b"size"])
+                    pax_size = _pax_number(title, position, records[b"size"])
             position = data + padded(size)
             continue
         if pax_size is not None:
@@ -142,9 +196,9 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
             next_position = data + padded(size)
             if next_position > stop:
                 _fail(
-                    source,
+                    title,
                     position,
-                    f"member {quoted(name)} claims {size:,} bytes at {data:,}, "
+                    f"member {shown(name)} claims {size:,} bytes at {data:,}, "
                     f"but the archive ends at {stop:,}: it was cut off",
                 )
             yield Member(name, header_start, data, size, next_position)
@@ -154,31 +208,35 @@ def walk(source: Readable, *, start: int, stop: int, end_mark_required: bool) ->
             position = data  # a directory has no data, whatever its size field says
         else:
             what = _UNSUPPORTED.get(kind, f"of the unknown type {kind!r}")
-            _fail(source, position, f"member {quoted(name)} is {what}, not a plain file")
+            what = f"member {shown(name)} is {what}, not a plain file"
+            _fail(title, position, what, remedy=_PACK_AGAIN)
         header_start, long_name, pax_size = position, None, None
     if header_start != position:
-        _fail(source, header_start, "an extended header is followed by no member")
-    if end_mark_required:
+        _fail(title, header_start, "an extended header is followed by no member")
+    if suspicions is None:
         _fail(
-            source,
+            title,
             position,
             "the archive ends without an end mark: it was cut off between two members",
         )
+    if position > start:
+        suspicions.append(
+            f"{title} has no end mark: it may have been cut off between two members before it was packed"
+        )
 
 
-def _check_sum(source: Readable, position: int, block: bytes) -> None:
+def _sum_is_right(block: bytes) -> bool:
     field = block[148:156]
     try:
         declared = int(field.strip(b"\0 "), 8)
     except ValueError:
-        _fail(source, position, "here is no tar header (its checksum is no number)")
+        return False
     # The sum of the bytes with the field itself taken as spaces. Adler-32's low half is one plus
     # the sum of all bytes modulo 65,521, at a twentieth of the cost of sum().
     low_half = (1 + declared - 8 * 0x20 + sum(field)) % _ADLER_BASE
-    if not 0 <= declared <= 255 * BLOCK or (
-        zlib.adler32(block) & 0xFFFF != low_half and declared not in _both_sums(block)
-    ):
-        _fail(source, position, "here is no tar header (its checksum fails)")
+    return 0 <= declared <= 255 * BLOCK and (
+        zlib.adler32(block) & 0xFFFF == low_half or declared in _both_sums(block)
+    )
 
 
 def _both_sums(block: bytes) -> tuple[int, int]:
@@ -187,53 +245,67 @@ def _both_sums(block: bytes) -> tuple[int, int]:
     return sum(rest), sum(byte - 256 if byte > 127 else byte for byte in rest)
 
 
-def _number(source: Readable, position: int, field: bytes) -> int:
+def _require_no_other_format(title: str, start: int, first_bytes: bytes) -> None:
+    """Says what the bytes are if they are a well-known kind of file that is no tar."""
+    text = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for mark, what, remedy in _OTHER_FORMATS:
+        if first_bytes.startswith(mark) or text.startswith(mark):
+            raise ArchiveError(f"{title} is {what}, not a tar: {remedy} (seen at byte {start:,}).")
+
+
+def _size(title: str, position: int, block: bytes) -> int:
+    field = block[124:136]
     try:
         if field[0] & 0x80:  # GNU's base-256
-            number = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
+            size = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
         else:
-            number = int(field.partition(b"\0")[0].strip() or b"0", 8)
+            size = int(field.partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
-        _fail(source, position, f"a header's size is no number: {field!r}")
-    if not 0 <= number < 1 << 62:
-        _fail(source, position, f"a header claims the size {number}")
-    return number
+        _fail(title, position, f"member {_stored(block)}: its size is no number: {field!r}")
+    if not 0 <= size < 1 << 62:
+        _fail(title, position, f"member {_stored(block)} claims the size {size:,}")
+    return size
 
 
-def _pax_number(source: Readable, position: int, text: bytes) -> int:
+def _stored(block: bytes) -> str:
+    return shown(block[:100].partition(b"\0")[0])
+
+
+def _pax_number(title: str, position: int, text: bytes) -> int:
     if not text.isdigit() or len(text) > 18:
-        _fail(source, position, f"a pax header's size is no number: {text[:40]!r}")
+        _fail(title, position, f"a pax header's size is no number: {text[:40]!r}")
     return int(text)
 
 
-def _pax_records(source: Readable, position: int, content: bytes) -> dict[bytes, bytes]:
+def _pax_records(title: str, position: int, content: bytes) -> dict[bytes, bytes]:
     """The records of a pax header: length, key, "=", value, line feed."""
     records: dict[bytes, bytes] = {}
-    while content:
-        length, _, _ = content.partition(b" ")
-        if not length.isdigit() or len(length) > 9 or not 0 < int(length) <= len(content):
-            _fail(source, position, "a pax header is damaged")
-        record, content = content[: int(length)], content[int(length) :]
-        key, equals, value = record[len(length) + 1 :].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
-            _fail(source, position, "a pax header is damaged")
-        if key.startswith(b"GNU.sparse."):
-            _fail(source, position, "a member is a sparse file, not a plain one")
+    start = 0
+    while start < len(content):
+        # By index, not by cutting records off: a hostile header has 200,000 of them in a megabyte.
+        space = content.find(b" ", start, start + 10)
+        length = content[start:space] if space > start else b""
+        stop = start + int(length) if length.isdigit() else 0
+        key, equals, value = content[space + 1 : stop].partition(b"=")
+        if stop > len(content) or not equals or not value.endswith(b"\n"):
+            _fail(title, position, "a pax header is damaged")
         records[key] = value[:-1]
+        start = stop
+    if any(key.startswith(b"GNU.sparse.") for key in records):
+        name = records.get(b"GNU.sparse.name", records.get(b"path", b""))
+        what = f"member {shown(name)} is a sparse file, not a plain file"
+        _fail(title, position, what, remedy=_PACK_AGAIN)
     return records
 
 
-def _require_zeros(source: Readable, position: int, stop: int) -> None:
+def _require_zeros(source: Readable, title: str, position: int, stop: int) -> None:
     while position < stop:
         chunk = source.read(position, min(stop - position, 1 << 20))
         if chunk.strip(b"\0"):
             offset = position + len(chunk) - len(chunk.lstrip(b"\0"))
-            _fail(source, offset, "there are bytes after the archive's end mark")
+            _fail(title, offset, "there are bytes after the archive's end mark")
         position += len(chunk)
 
 
-def _fail(source: Readable, position: int, what: str) -> NoReturn:
-    raise ArchiveError(
-        f"{source.path} is damaged or no tar: at byte {position:,}, {what}. "
-        "Compare its size and checksum with the official ones and fetch it again."
-    )
+def _fail(title: str, position: int, what: str, *, remedy: str = _FETCH_AGAIN) -> NoReturn:
+    raise ArchiveError(f"{title} is damaged or no tar: at byte {position:,}, {what}. {remedy}")

@@ -7,7 +7,6 @@ import dataclasses
 import pickle
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import apache_beam as beam
@@ -17,8 +16,8 @@ from beam_imagenet import inventory
 from beam_imagenet.commit import commit
 from beam_imagenet.model import Job, MemberBatch, Segment, ShardResult, ShardTask, Source, SplitPlan
 from beam_imagenet.plan import plan_split
-from beam_imagenet.shard import write_shard
-from beam_imagenet.storage import ArchiveFile
+from beam_imagenet.shard import ShardWriter
+from beam_imagenet.storage import ArchiveFile, Identity
 
 PLANS = "plans"
 TASKS = "tasks"
@@ -97,7 +96,7 @@ class WriteShards(beam.PTransform):
         return (
             tasks
             | "SpreadShards" >> beam.Reshuffle()
-            | "WriteShard" >> beam.Map(_write_shard, folder=self.job.dataset_dir)
+            | "WriteShard" >> beam.ParDo(_WriteShard(self.job))
         )
 
 
@@ -116,12 +115,12 @@ class Commit(beam.PTransform):
 
 
 def _list_segments(source: Source) -> Iterator[Segment]:
-    with ArchiveFile(source.archive) as archive:
+    with _open(source) as archive:
         yield from inventory.list_segments(source, archive)
 
 
 def _read_segment(segment: Segment, keep_member_path: bool) -> tuple[str, MemberBatch]:
-    with ArchiveFile(segment.source.archive) as archive:
+    with _open(segment.source) as archive:
         batch = inventory.read_segment(segment, archive, keep_member_path=keep_member_path)
     return segment.source.split, batch
 
@@ -140,6 +139,24 @@ def _plan_split(
         yield pvalue.TaggedOutput(TASKS, task)
 
 
-def _write_shard(task: ShardTask, folder: str) -> ShardResult:
-    with ArchiveFile(task.source.archive) as archive:
-        return write_shard(task, archive, Path(folder))
+class _WriteShard(beam.DoFn):
+    """A `ShardWriter` for each bundle, which is done when all its shards are in their places."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def start_bundle(self) -> None:
+        self._writer = ShardWriter(self._job)
+
+    def process(self, task: ShardTask) -> Iterator[ShardResult]:
+        with _open(task.source) as archive:
+            yield self._writer.write(task, archive)
+
+    def finish_bundle(self) -> None:
+        self._writer.finish()
+
+
+def _open(source: Source) -> ArchiveFile:
+    """The archive, if it still is the one that the run began with."""
+    expected = Identity(size=source.size, modified=source.modified)
+    return ArchiveFile(source.archive, expected=expected)
