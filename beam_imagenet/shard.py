@@ -61,6 +61,7 @@ class ShardWriter:
         try:
             content = _ShardContent(task, archive, whole, job=self._job)
             content.write()
+            archive.require_unchanged()
         except BaseException:
             whole.discard()
             raise
@@ -170,21 +171,22 @@ class _ShardContent:
         """Raises ImageError if the image is bad; then the record holds it as it was."""
         name, _, _, label = row
         asked = self._job.checks
+        reason = None
         if asked.level == "none":
             kind = _fix_of_unchecked(image)
         else:
             facts = images.probe(image)
             kind = facts.needs_fix
             reason = checks.suspicion(image, facts, level=asked.level)
-            if reason is not None:
-                if asked.strict:
-                    raise ImageError(reason)
-                self.suspect.append(Finding(file_name=name.decode(), reason=reason))
+        if reason is not None and asked.strict:
+            raise ImageError(reason)
         if kind is not None:
             fixed = images.to_rgb_jpeg(bytes(image))
             prefix = tfrecord.example_prefix(name, image_size=len(fixed), label=label)
             self._records.reserve(prefix, len(fixed))[:] = fixed
             self.fixes.append(ColorFix(file_name=name.decode(), kind=kind))
+        if reason is not None:
+            self.suspect.append(Finding(file_name=name.decode(), reason=reason))
 
     def _keeps(self, row: _Row, image: memoryview, error: ImageError) -> bool:
         """Does with a bad image as the job says; whether it stays in the shard."""

@@ -45,14 +45,12 @@ class ArchiveFile:
             raise StorageError(
                 f"{path} cannot be opened: {error.strerror}. Every worker has to be able to read it."
             ) from error
-        status = os.fstat(self._descriptor)
-        found = Identity(size=status.st_size, modified=status.st_mtime_ns)
-        if expected is not None and found != expected:
+        self._expected = expected
+        try:
+            self.require_unchanged()
+        except StorageError:
             os.close(self._descriptor)
-            raise StorageError(
-                f"{path} changed during the run: it had {expected.size:,} bytes when the run began and has "
-                f"{found.size:,} now, or was written to in between. Run again when it is complete."
-            )
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +62,20 @@ class ArchiveFile:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._descriptor)
+
+    def require_unchanged(self) -> None:
+        """Makes sure that what was read is of the file that was expected.
+
+        Raises:
+            StorageError: The file is another one by now.
+        """
+        status = os.fstat(self._descriptor)
+        found = Identity(size=status.st_size, modified=status.st_mtime_ns)
+        if self._expected is not None and found != self._expected:
+            raise StorageError(
+                f"{self.path} changed during the run: it had {self._expected.size:,} bytes when the run began "
+                f"and has {found.size:,} now, or was written to in between. Run again when it is complete."
+            )
 
     def will_read(self, offset: int, size: int) -> None:
         """Tells the kernel that this range is read soon, so that the disk starts on it now."""

@@ -122,6 +122,7 @@ def _list_segments(source: Source) -> Iterator[Segment]:
 def _read_segment(segment: Segment, keep_member_path: bool) -> tuple[str, MemberBatch]:
     with _open(segment.source) as archive:
         batch = inventory.read_segment(segment, archive, keep_member_path=keep_member_path)
+        archive.require_unchanged()
     return segment.source.split, batch
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from beam_imagenet.model import Source
+from beam_imagenet.tar import Member, walk
 
 END_MARK = bytes(1024)
 Format = Literal[0, 1, 2]
@@ -17,6 +18,12 @@ FORMATS: dict[str, Format] = {
     "gnu": tarfile.GNU_FORMAT,
     "pax": tarfile.PAX_FORMAT,
 }
+
+LONG = "folder/" + "x" * 93 + "/" + "n" * 99
+"""Long enough for each format's way of storing long names, and not too long for ustar's."""
+
+SIZES = (0, 1, 511, 512, 513, 16_383, 16_384, 300_000)
+"""Sizes of data: none, the edges of a block, those of what the walk takes for small, and a large one."""
 
 
 class InMemory:
@@ -33,9 +40,43 @@ class InMemory:
         return self._content[offset : offset + size]
 
 
+class Counting(InMemory):
+    """Bytes to walk over that count what is read of them.
+
+    Attributes:
+        reads: Size of each read.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.size = len(content)
+        self.reads: list[int] = []
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The `size` bytes at `offset`."""
+        self.reads.append(size)
+        return super().read(offset, size)
+
+
+def assert_bounded(file: Counting, *, walks: int = 1) -> None:
+    """Asserts that walks over a file read a little more than all of it each, in reads that fit a worker.
+
+    A walk may read headers with what follows them, extended headers' contents, and the zeros of the
+    end: no byte more than three times; and each header once, with a content at most.
+    """
+    assert sum(file.reads) <= walks * (3 * file.size + 512)
+    assert len(file.reads) <= walks * (2 * (file.size // 512) + 2)
+    assert max(file.reads, default=0) <= (1 << 20) + (256 << 10)
+
+
 def padded(data: bytes) -> bytes:
     """`data` filled up with zeros to whole blocks."""
     return data + bytes(-len(data) % 512)
+
+
+def filled(size: int) -> bytes:
+    """Data of no zero byte, so that a walk that loses its way sees neither a header nor an end."""
+    return b"\xff" * size
 
 
 def tar_of(
@@ -133,11 +174,23 @@ def listed(content: bytes) -> list[tuple[bytes, int, int]]:
         ]
 
 
+def members_of(content: bytes, *, suspicions: list[str] | None = None) -> list[Member]:
+    """The members of a tar, as the walk tells them."""
+    return list(walk(InMemory(content), start=0, stop=len(content), suspicions=suspicions))
+
+
+def triples(members: Iterable[Member]) -> list[tuple[bytes, int, int]]:
+    """Name, data offset and size of each member, to compare with `listed`."""
+    return [(member.name, member.offset, member.size) for member in members]
+
+
 def write_source(folder: Path, split: str, content: bytes) -> Source:
     """Puts an archive into a folder."""
     path = folder / f"{split}.tar"
     path.write_bytes(content)
-    return Source(split=split, archive=str(path), size=len(content))
+    return Source(
+        split=split, archive=str(path), size=len(content), modified=path.stat().st_mtime_ns
+    )
 
 
 def train_tar(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tensorflow_datasets.core.utils import image_utils
 
+from beam_imagenet import cmyk
 from beam_imagenet.errors import ImageError
-from beam_imagenet.images import ImageFacts, probe, to_rgb_jpeg
+from beam_imagenet.images import MAX_PIXELS, ImageFacts, probe, to_rgb_jpeg
 from tests.test_cmyk import INK_ENCODERS, SIZES, sampled
 
 CHANNELS = {"L": 1, "RGB": 3, "CMYK": 4}
@@ -114,6 +116,50 @@ def test_every_jpeg_of_four_inks_asks_for_a_fix(encoder: str) -> None:
     assert probe(INK_ENCODERS[encoder](5, 3)).needs_fix == "CMYK"
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def with_frame(
+    jpeg: bytes,
+    *,
+    precision: int = 8,
+    height: int = 9,
+    width: int = 13,
+    components: int | None = None,
+    length: int | None = None,
+    more: bytes = b"",
+) -> bytes:
+    """The JPEG with another frame header; what is not given is right."""
+    start = jpeg.index(b"\xff\xc0")
+    old = int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    listed = jpeg[start + 10 : start + 2 + old] + more
+    header = struct.pack(
+        ">HBHHB",
+        8 + len(listed) if length is None else length,
+        precision,
+        height,
+        width,
+        len(listed) // 3 if components is None else components,
+    )
+    return jpeg[: start + 2] + header + listed + jpeg[start + 2 + old :]
+
+
+def with_size(png: bytes, width: int, height: int) -> bytes:
+    """The PNG with another size in its header."""
+    return png[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]) + png[33:]
+
+
+def behind_first_scan(jpeg: bytes, segment: bytes) -> bytes:
+    """The JPEG with a segment after its only scan."""
+    return jpeg[:-2] + segment + jpeg[-2:]
+
+
+PNG = saved("RGB", "PNG")
+LINES = b"\xff\xdc\0\4\0\x09"
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
@@ -126,10 +172,29 @@ def test_every_jpeg_of_four_inks_asks_for_a_fix(encoder: str) -> None:
         (saved("RGB", "WEBP"), "neither a JPEG nor a PNG"),
         (b"<!DOCTYPE html>", "neither a JPEG nor a PNG (it starts with 3c 21 44 4f"),
         (bytes(1000), "neither a JPEG nor a PNG (it starts with 00 00"),
-        (saved("RGB", "PNG")[:20], "a PNG that ends inside its header"),
-        (saved("RGB", "PNG")[:7], "neither a JPEG nor a PNG"),
+        (PNG[:20], "a PNG that ends inside its header"),
+        (PNG[:32], "a PNG that ends inside its header"),
+        (PNG[:7], "neither a JPEG nor a PNG"),
         (JPEG[: JPEG.index(b"\xff\xc0")], "without a frame header"),
         (JPEG[: JPEG.index(b"\xff\xc0") + 9], "without a frame header"),
+        (JPEG[: JPEG.index(b"\xff\xc0") + 18], "ends inside its frame header"),
+        (with_frame(JPEG, components=0), "does not list its colour components"),
+        (with_frame(JPEG, components=0, length=8), "does not list its colour components"),
+        (with_frame(JPEG, length=16), "does not list its colour components"),
+        (with_frame(JPEG, components=4), "does not list its colour components"),
+        (with_frame(JPEG, length=0), "does not list its colour components"),
+        (with_frame(JPEG, width=0), "claims 0 x 9 pixels"),
+        (with_frame(JPEG, height=0), "claims 13 x 0 pixels"),
+        (with_frame(JPEG, height=0) + LINES, "claims 13 x 0 pixels"),  # after its end
+        (behind_first_scan(with_frame(JPEG, height=0), LINES[:5] + b"\0"), "claims 13 x 0 pixels"),
+        (behind_first_scan(with_frame(JPEG, height=0), b"\xff\xdd" + LINES[2:]), "13 x 0 pixels"),
+        (behind_first_scan(with_frame(JPEG, height=0), LINES)[:-4], "claims 13 x 0 pixels"),
+        (with_frame(JPEG, width=65_535, height=65_535), "claims 65,535 x 65,535 pixels"),
+        (PNG.replace(b"IHDR", b"iHDR"), "does not start with its header (IHDR)"),
+        (PNG[:8] + chunk(b"tEXt", b"k\0t") + PNG[8:], "does not start with its header (IHDR)"),
+        (with_size(PNG, 0, 9), "claims 0 x 9 pixels"),
+        (with_size(PNG, 13, 0), "claims 13 x 0 pixels"),
+        (with_size(PNG, 2**32 - 1, 2**32 - 1), "claims 4,294,967,295 x 4,294,967,295 pixels"),
         (JPEG[:2] + b"\xff\xd9\0\4\0\0" + JPEG[2:], "without a frame header"),  # its end
         (JPEG[:2] + b"\xff\xda\0\4\0\0" + JPEG[2:], "without a frame header"),  # a scan
         (JPEG[:2] + struct.pack(">BBH", 0xFF, 0xE0, 1) + JPEG[2:], "without a frame header"),
@@ -148,6 +213,83 @@ def test_what_is_no_image_is_told(data: bytes, what: str) -> None:
 def test_every_kind_of_frame_is_one(marker: int) -> None:
     jpeg = JPEG.replace(b"\xff\xc0", bytes((0xFF, marker)))
     assert probe(jpeg) == ImageFacts("JPEG", 13, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "more"), [(12, b""), (2, b""), (8, b"\4\x11\0"), (8, b"\4\x11\0\5\x11\0")]
+)
+def test_what_is_legal_but_rare_is_an_image(precision: int, more: bytes) -> None:
+    facts = probe(with_frame(JPEG, precision=precision, more=more))
+    assert facts == ImageFacts("JPEG", 13, 9, 3 + len(more) // 3)
+
+
+def test_two_components_are_an_image() -> None:
+    jpeg = sampled(33, 47, [(1, 1), (1, 1)])
+    assert probe(jpeg) == ImageFacts("JPEG", 47, 33, 2)
+    assert probe(jpeg).needs_fix is None
+
+
+def test_a_height_behind_the_first_scan_counts_and_is_odd() -> None:
+    jpeg = behind_first_scan(with_frame(JPEG, height=0), LINES)
+    facts = probe(jpeg)
+    assert (facts.width, facts.height) == (13, 9)
+    assert "behind its first scan (DNL)" in str(facts.oddity)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.image.decode_jpeg(jpeg)
+
+
+def test_a_frame_header_with_more_than_its_components_is_odd() -> None:
+    jpeg = with_frame(JPEG, more=b"\0")
+    facts = probe(jpeg)
+    assert (facts.width, facts.height, facts.components) == (13, 9, 3)
+    assert facts.oddity == "its frame header is longer than its list of colour components"
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.image.decode_jpeg(jpeg)
+
+
+def test_more_pixels_than_its_bytes_can_hold_are_odd() -> None:
+    facts = probe(with_frame(JPEG, width=1024, height=len(JPEG)))
+    assert facts.oddity is None
+    facts = probe(with_frame(JPEG, width=1024, height=len(JPEG) + 1))
+    assert facts.oddity == f"its {len(JPEG)} bytes cannot hold 1,024 x {len(JPEG) + 1} pixels"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_the_plainest_image_holds_its_pixels(options: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 3000)).save(buffer, "JPEG", quality=1, optimize=True, **options)
+    assert probe(buffer.getvalue()) == ImageFacts("JPEG", 2000, 3000, 3)
+
+
+def test_more_pixels_than_pillow_decodes_are_no_image() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    assert probe(with_size(PNG, MAX_PIXELS, 1)).width == MAX_PIXELS
+    with pytest.raises(ImageError, match="pixels, as no photograph has"):
+        probe(with_size(PNG, MAX_PIXELS + 1, 1))
+    padded = bytes(1 << 18)
+    assert (
+        probe(with_frame(JPEG, height=MAX_PIXELS // 65_535, width=65_535) + padded).oddity is None
+    )
+    with pytest.raises(ImageError, match="pixels, as no photograph has"):
+        probe(with_frame(JPEG, height=MAX_PIXELS // 65_535 + 1, width=65_535) + padded)
+
+
+@pytest.mark.parametrize("case", PROBED)
+def test_the_header_stops_behind_the_components(case: str) -> None:
+    data = PROBED[case]
+    stop = probe(data).header_stop
+    rest = data[stop:].lstrip(b"\xff")
+    assert rest[0] in (0xC4, 0xDA, 0xDB, 0xDD)  # a table, an interval or a scan comes next
+    assert data[stop : stop + 1] == b"\xff"
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"\xff\0", b"\xff\xd0", b"\0", b"\xff\xe0\0\2"])
+def test_headers_without_end_take_linear_time(junk: bytes) -> None:
+    started = time.monotonic()
+    with pytest.raises(ImageError):
+        probe(memoryview(b"\xff\xd8" + junk * (4_000_000 // len(junk))))
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("marker", [0xC4, 0xC8, 0xCC])
@@ -201,11 +343,6 @@ def test_a_jpeg_of_four_inks_becomes_tfdss_jpeg(encoder: str) -> None:
         converted = to_rgb_jpeg(data)
         assert converted == image_utils.jpeg_cmyk_to_rgb(data)
         assert probe(converted) == ImageFacts("JPEG", width, height, 3)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def png(depth: int, color_type: int, *extra: bytes, height: int = 9, width: int = 13) -> bytes:
@@ -313,18 +450,123 @@ def test_probe_passes_over_stray_bytes_as_decoders_do(junk: bytes) -> None:
     assert probe(data) == probe(JPEG)
 
 
-def test_a_cmyk_header_that_claims_gigapixels_is_an_image_error() -> None:
-    jpeg = bytearray(saved("CMYK", "JPEG"))
-    struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, 65_000, 65_000)
-    with pytest.raises(ImageError):
-        to_rgb_jpeg(bytes(jpeg))
+def refuses_to_decode(*_: object, **__: object) -> None:
+    raise AssertionError("it is decoded")
 
 
-def test_a_png_header_that_claims_gigapixels_is_an_image_error() -> None:
-    png = saved("RGB", "PNG")
-    bomb = png[:8] + chunk(b"IHDR", struct.pack(">II", 65_000, 65_000) + png[24:29]) + png[33:]
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (with_frame(saved("CMYK", "JPEG"), height=65_000, width=65_000), "claims 65,000 x 65,000"),
+        (
+            with_frame(saved("CMYK", "JPEG"), height=13_000, width=13_000),
+            "cannot hold 13,000 x 13,000",
+        ),
+        (with_size(PNG, 65_000, 65_000), "claims 65,000 x 65,000"),
+        (behind_first_scan(with_frame(CYAN, height=0), LINES), "behind its first scan"),
+    ],
+)
+def test_what_a_header_claims_costs_no_memory(
+    data: bytes, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cmyk, "decode_rgb", refuses_to_decode)
+    monkeypatch.setattr(Image, "open", refuses_to_decode)
+    with pytest.raises(ImageError, match=what):
+        to_rgb_jpeg(data)
+
+
+def test_a_second_png_header_cannot_claim_gigapixels() -> None:
+    bomb = PNG[:33] + with_size(PNG, 65_000, 65_000)[8:]
     with pytest.raises(ImageError):
         to_rgb_jpeg(bomb)
+
+
+def tensorflow_refuses(data: bytes) -> bool:
+    try:
+        tf.image.decode_image(data)
+    except tf.errors.InvalidArgumentError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("encoder", INK_ENCODERS)
+def test_a_cmyk_jpeg_cut_off_anywhere_is_an_image_error_as_with_tensorflow(encoder: str) -> None:
+    whole = INK_ENCODERS[encoder](33, 47)
+    for missing in (1, 2, 3, 4, 10, 100, len(whole) // 2, len(whole) * 3 // 4):
+        cut = whole[:-missing]
+        assert tensorflow_refuses(cut)
+        with pytest.raises(ImageError):
+            to_rgb_jpeg(cut)
+
+
+@pytest.mark.parametrize("encoder", ["YCCK 420", "CMYK by Pillow 444", "CMYK by Pillow 420"])
+def test_damage_that_swallows_the_end_mark_is_an_image_error_as_with_tensorflow(
+    encoder: str,
+) -> None:
+    whole = INK_ENCODERS[encoder](33, 47)
+    # A segment that claims more bytes than there are, in place of the last ones of the scan.
+    damaged = whole[:-12] + b"\xff\xe5\xff\xff" + whole[-8:]
+    assert tensorflow_refuses(damaged)
+    with pytest.raises(ImageError, match="no end-of-image mark"):
+        to_rgb_jpeg(damaged)
+
+
+@pytest.mark.parametrize("encoder", ["YCCK 420", "CMYK by Pillow 444", "CMYK by Pillow 420"])
+def test_blocks_that_tensorflow_makes_up_are_its_own(encoder: str) -> None:
+    whole = INK_ENCODERS[encoder](33, 47)
+    for shortened in (whole[: len(whole) * 3 // 4] + b"\xff\xd9", whole + b"more"):
+        assert to_rgb_jpeg(shortened) == image_utils.jpeg_cmyk_to_rgb(shortened)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 5, 12, 13, 16, 40, 200])
+def test_a_png_cut_off_anywhere_is_an_image_error_as_with_tensorflow(missing: int) -> None:
+    cut = PNGS["Pillow's RGB"][:-missing]
+    assert tensorflow_refuses(cut)
+    with pytest.raises(ImageError):
+        to_rgb_jpeg(cut)
+
+
+def test_a_png_whose_checksum_fails_is_an_image_error_as_with_tensorflow() -> None:
+    whole = PNGS["Pillow's RGB"]
+    checksum = whole.index(b"IEND") - 5  # the last byte of the pixels' own
+    damaged = whole[:checksum] + bytes((whole[checksum] ^ 1,)) + whole[checksum + 1 :]
+    assert tensorflow_refuses(damaged)
+    with pytest.raises(ImageError, match="checksum of its chunk at byte 33 fails"):
+        to_rgb_jpeg(damaged)
+
+
+TWICE_ANIMATED = PNG[:33] + chunk(b"acTL", bytes(8)) + PNG[33:]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_conversion_prints_and_warns_of_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserWarning, match="Invalid APNG"):
+        Image.open(io.BytesIO(TWICE_ANIMATED))
+    assert to_rgb_jpeg(TWICE_ANIMATED) == to_rgb_jpeg(PNG)
+    to_rgb_jpeg(PNGS["palette of 8 bits, clear"])
+    to_rgb_jpeg(CYAN[: len(CYAN) // 2] + b"\xff\xd9")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, AssertionError, KeyError, OverflowError])
+def test_whatever_a_codec_raises_is_an_image_error(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: bytes) -> NDArray[np.uint8]:
+        raise error("stumbled")
+
+    monkeypatch.setattr(cmyk, "decode_rgb", stumble)
+    with pytest.raises(ImageError, match="stumbled"):
+        to_rgb_jpeg(CYAN)
+
+
+def test_short_memory_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(_: bytes) -> NDArray[np.uint8]:
+        raise MemoryError
+
+    monkeypatch.setattr(cmyk, "decode_rgb", stumble)
+    with pytest.raises(MemoryError):
+        to_rgb_jpeg(CYAN)
 
 
 def test_an_image_too_wide_for_a_jpeg_is_an_image_error() -> None:

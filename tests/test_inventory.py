@@ -1,8 +1,9 @@
-"""Archives to segments and members: names, labels and places, and what is no ILSVRC-2012."""
+"""Archives become segments and members: places, names, labels; and names that tell no label."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import tarfile
 from collections.abc import Sequence
@@ -13,66 +14,40 @@ from tensorflow_datasets.core.download import extractor, resource
 
 from beam_imagenet import labels
 from beam_imagenet.errors import ArchiveError
-from beam_imagenet.inventory import list_segments, read_segment
-from beam_imagenet.model import MemberBatch, Segment, Source
-from beam_imagenet.storage import ArchiveFile
+from beam_imagenet.model import Source
+from tests.inventories import (
+    GOLDFISH,
+    TENCH,
+    TISSUE,
+    TRAIN,
+    assert_covers_each_byte_once,
+    converted,
+    read,
+    require_start_of,
+    rows,
+    segments_of,
+    validation_name,
+)
 from tests.tars import (
+    END_MARK,
     FORMATS,
     Format,
+    extended,
     header,
     listed,
+    padded,
+    pax_record,
     special,
     tar_of,
     train_tar,
     write_source,
 )
 
-TENCH, GOLDFISH, TISSUE = "n01440764", "n01443537", "n15075141"
-TRAIN = [
-    (f"{TISSUE}.tar", [(f"{TISSUE}_{number}.JPEG", b"t" * number) for number in (7, 0, 513)]),
-    (f"{TENCH}.tar", [(f"{TENCH}_{number}.JPEG", b"f" * 512) for number in (10026, 1)]),
-    (f"{GOLDFISH}.tar", []),
-]
-
-
-def validation_name(number: int) -> str:
-    return f"ILSVRC2012_val_{number:08}.JPEG"
-
-
-def segments_of(source: Source) -> list[Segment]:
-    with ArchiveFile(source.archive) as archive:
-        return list(list_segments(source, archive))
-
-
-def read(source: Source, *, keep_member_path: bool = False) -> list[MemberBatch]:
-    with ArchiveFile(source.archive) as archive:
-        return [
-            read_segment(segment, archive, keep_member_path=keep_member_path)
-            for segment in list_segments(source, archive)
-        ]
-
-
-def rows(batches: Sequence[MemberBatch]) -> list[tuple[str, int]]:
-    """Name and label of each member, in archive order."""
-    return [
-        (name.decode(), label)
-        for batch in batches
-        for name, label in zip(batch.names.tolist(), batch.labels.tolist(), strict=True)
-    ]
-
 
 def flat(
     folder: Path, split: str, names: Sequence[str], *, format: Format = tarfile.GNU_FORMAT
 ) -> Source:
     return write_source(folder, split, tar_of([(name, b"data") for name in names], format=format))
-
-
-def assert_covers_each_byte_once(source: Source, batches: Sequence[MemberBatch]) -> None:
-    assert [batch.start for batch in batches] == [0, *(batch.stop for batch in batches[:-1])]
-    assert batches[-1].stop == source.size
-    for batch in batches:
-        data = sum(-(-size // 512) * 512 for size in batch.sizes.tolist())
-        assert batch.overhead == batch.stop - batch.start - data
 
 
 def test_train_members_carry_the_label_of_their_synset(tmp_path: Path) -> None:
@@ -152,6 +127,55 @@ def test_test_images_have_no_label(tmp_path: Path) -> None:
     assert rows(read(flat(tmp_path, "test", names))) == [(name, -1) for name in names]
 
 
+@pytest.mark.parametrize("format", FORMATS.values(), ids=list(FORMATS))
+@pytest.mark.parametrize("folder", ["", "./", "train/", "./a/b/"])
+def test_the_order_of_members_and_their_folders_change_no_label(
+    tmp_path: Path, format: Format, folder: str
+) -> None:
+    wanted = sorted(
+        (f"{wnid}_{number}.JPEG", label)
+        for wnid, label in ((TENCH, 0), (GOLDFISH, 1), (TISSUE, 999))
+        for number in (3, 20)
+    )
+    for order in itertools.permutations((TENCH, GOLDFISH, TISSUE)):
+        content = train_tar(
+            [
+                (
+                    f"{folder}{wnid}.tar",
+                    [(f"{folder}{wnid}_{number}.JPEG", b"data") for number in (20, 3)],
+                )
+                for wnid in order
+            ],
+            format=format,
+        )
+        assert converted(write_source(tmp_path, "train", content)) == wanted
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        header(validation_name(2).encode(), size=3, kind=b"\0", magic=b""),
+        header(validation_name(2).encode(), size=3, prefix=b"p" * 155),
+        header(validation_name(2).encode(), size=b"\x80" + bytes(10) + b"\x03"),
+        extended(b"L", b"x" * 200 + b"/" + validation_name(2).encode() + b"\0")
+        + header(b"x" * 100, size=3),
+        extended(b"x", pax_record(b"path", f"./{validation_name(2)}".encode()))
+        + header(b"x", size=3),
+        extended(b"g", pax_record(b"comment", b"all"))
+        + extended(b"x", pax_record(b"size", b"3"))
+        + header(validation_name(2).encode()),
+        header(b"./", kind=b"5") + header(f"./{validation_name(2)}".encode(), size=3),
+    ],
+    ids=["v7", "ustar prefix", "base-256", "gnu long name", "pax path", "pax size", "folder"],
+)
+def test_headers_of_other_writers_keep_their_labels(tmp_path: Path, head: bytes) -> None:
+    source = write_source(tmp_path, "validation", head + padded(b"abc") + END_MARK)
+    [batch] = read(source)
+    assert rows([batch]) == [(validation_name(2), labels.validation_labels()[1])]
+    assert (batch.offsets.tolist(), batch.sizes.tolist()) == ([len(head)], [3])
+    assert_covers_each_byte_once(source, [batch])
+
+
 PATHS = ("{}", "./{}", "test/{}", "./test//{}", "a/../test/{}", "test/./sub/{}", "tést/{}")
 
 
@@ -173,6 +197,29 @@ def test_a_path_that_tfds_passes_over_silently_is_refused(tmp_path: Path, path: 
     assert len(list(extractor.iter_archive(io.BytesIO(content), resource.ExtractMethod.TAR))) == 1
     with pytest.raises(ArchiveError, match=re.escape(f"member {name!r} at byte 1,024 ")):
         read(source, keep_member_path=True)
+
+
+def test_a_path_that_is_no_utf_8_is_refused_where_it_is_kept(tmp_path: Path) -> None:
+    head = header(b"t\xe9st/ILSVRC2012_test_00000001.JPEG", size=0)
+    source = write_source(tmp_path, "test", head + bytes(1024))
+    assert rows(read(source)) == [("ILSVRC2012_test_00000001.JPEG", -1)]
+    with pytest.raises(
+        ArchiveError, match=r"st/ILSVRC2012_test_00000001.JPEG' at byte 0 has a path"
+    ):
+        read(source, keep_member_path=True)
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(255, True), (256, False)])
+def test_a_file_name_has_255_bytes_at_most(tmp_path: Path, length: int, accepted: bool) -> None:
+    base = "/ILSVRC2012_test_00000001.JPEG"
+    source = flat(tmp_path, "test", ["é" * 50 + "p" * (length - 100 - len(base)) + base])
+    assert len(read(source)) == 1
+    if accepted:
+        [batch] = read(source, keep_member_path=True)
+        assert len(batch.names[0]) == length
+    else:
+        with pytest.raises(ArchiveError, match="at byte 0 has a path that cannot be a file_name"):
+            read(source, keep_member_path=True)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +264,7 @@ def test_a_name_of_another_synset_is_refused(tmp_path: Path, name: str) -> None:
     where = f"{source.archive} (in {TENCH}.tar): member {name!r} at byte 1,536 "
     with pytest.raises(ArchiveError, match=re.escape(where)):
         read(source)
+    require_start_of(source)  # what comes second is no business of a look at the start
 
 
 @pytest.mark.parametrize(
@@ -230,65 +278,3 @@ def test_an_inner_archive_of_no_known_synset_is_refused(tmp_path: Path, name: st
     where = f"{source.archive}: member 'folder/{name}' at byte {second:,} "
     with pytest.raises(ArchiveError, match=re.escape(where)):
         segments_of(source)
-
-
-def test_a_train_archive_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match=r"train\.tar holds no synset archives"):
-        segments_of(write_source(tmp_path, "train", tar_of([])))
-
-
-def test_damage_in_an_inner_archive_is_told_by_its_place_in_the_outer(tmp_path: Path) -> None:
-    content = bytearray(train_tar(TRAIN))
-    broken = listed(bytes(content))[1][1] + 1024
-    content[broken + 20] ^= 1
-    source = write_source(tmp_path, "train", bytes(content))
-    with pytest.raises(ArchiveError, match=f"^{re.escape(source.archive)} .* at byte {broken:,}, "):
-        read(source)
-
-
-def test_an_outer_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    content = train_tar(TRAIN)
-    last = listed(content)[-1]
-    for size in (last[1] + last[2], last[1] + 100, last[1] - 512, last[1] - 700):
-        with pytest.raises(ArchiveError, match=r"train\.tar is damaged"):
-            segments_of(write_source(tmp_path, "train", content[:size]))
-
-
-def test_a_flat_archive_that_was_cut_off_between_members_is_refused(tmp_path: Path) -> None:
-    content = tar_of([("ILSVRC2012_test_00000001.JPEG", b"1")])[:1024]
-    with pytest.raises(ArchiveError, match=r"test\.tar is damaged.* at byte 1,024, .* cut off"):
-        read(write_source(tmp_path, "test", content))
-
-
-def test_a_path_that_is_no_utf_8_is_refused_where_it_is_kept(tmp_path: Path) -> None:
-    head = header(b"t\xe9st/ILSVRC2012_test_00000001.JPEG", size=0)
-    source = write_source(tmp_path, "test", head + bytes(1024))
-    assert rows(read(source)) == [("ILSVRC2012_test_00000001.JPEG", -1)]
-    with pytest.raises(
-        ArchiveError, match=r"st/ILSVRC2012_test_00000001.JPEG' at byte 0 has a path"
-    ):
-        read(source, keep_member_path=True)
-
-
-@pytest.mark.parametrize(("length", "accepted"), [(255, True), (256, False)])
-def test_a_file_name_has_255_bytes_at_most(tmp_path: Path, length: int, accepted: bool) -> None:
-    base = "/ILSVRC2012_test_00000001.JPEG"
-    source = flat(tmp_path, "test", ["é" * 50 + "p" * (length - 100 - len(base)) + base])
-    assert len(read(source)) == 1
-    if accepted:
-        [batch] = read(source, keep_member_path=True)
-        assert len(batch.names[0]) == length
-    else:
-        with pytest.raises(ArchiveError, match="at byte 0 has a path that cannot be a file_name"):
-            read(source, keep_member_path=True)
-
-
-def test_a_member_larger_than_any_photograph_is_refused(tmp_path: Path) -> None:
-    size = (1 << 30) + 1
-    path = tmp_path / "test.tar"
-    with path.open("wb") as file:
-        file.write(header(b"ILSVRC2012_test_00000001.JPEG", size=size))
-        file.truncate(512 + size + 511 + 1024)
-    source = Source(split="test", archive=str(path), size=path.stat().st_size)
-    with pytest.raises(ArchiveError, match="at byte 0 claims 1,073,741,825 bytes"):
-        read(source)
