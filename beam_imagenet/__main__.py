@@ -20,6 +20,8 @@ from pathlib import Path
 
 from beam_imagenet import errors, summary
 
+_NO_PROXY = "no_grpc_proxy"  # gRPC reads it in small letters only
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
         return _fail("Interrupted. Nothing was completed.", EXIT_FAILED)
+    except BrokenPipeError:  # whoever read the output has left
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+        return EXIT_FAILED
     except Exception as error:  # the one place where an engine's failure becomes words
         if logging.getLogger().isEnabledFor(logging.INFO):
             traceback.print_exc()
@@ -90,7 +95,9 @@ def _convert(arguments: Sequence[str]) -> int:
     dataset = Path(asked.dataset_dir)
     found = target.examine(asked, overwrite=ours.overwrite, fresh=ours.fresh)
     if not found.job.sources:
-        commit.write_result(dataset, version=asked.version)
+        with contextlib.suppress(errors.StorageError):  # it may be read-only by now, and is whole
+            commit.write_result(dataset, version=asked.version)
+            storage.sweep(layout.scratch(dataset))
         _say(
             f"{dataset} is complete, and made from these archives with these options: nothing to do."
         )
@@ -99,18 +106,17 @@ def _convert(arguments: Sequence[str]) -> int:
     space.require_room(found.job.sources, dataset, already=found.bytes_there)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = local_runner.runner_from_options(beam_options)
-    target.occupy(found, fresh=ours.fresh)
-    _say(options.describe(found))
     try:
-        with beam.Pipeline(runner=runner, options=beam_options) as graph:
-            pipeline.build(graph, found.job)
+        with target.occupied(found, fresh=ours.fresh):
+            _say(options.describe(found))
+            try:
+                with beam.Pipeline(runner=runner, options=beam_options) as graph:
+                    pipeline.build(graph, found.job)
+            finally:
+                local_runner.end_workers()
     except KeyboardInterrupt:
         done = target.summaries(found.job) is not None
         return _fail(_interrupted(done=done, fresh=ours.fresh), EXIT_FAILED)
-    finally:
-        local_runner.end_workers()
-        with contextlib.suppress(errors.StorageError):  # the next run sweeps as well
-            storage.sweep(layout.scratch(dataset))
     rows = target.summaries(found.job)
     if rows is None:
         raise errors.ReconcileError(
@@ -158,6 +164,9 @@ def _quieten() -> None:
     logging.basicConfig(level=logging.CRITICAL)
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC would ask a proxy for the way from this process to its workers, and wait for ever.
+    direct = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
+    os.environ[_NO_PROXY] = ",".join(filter(None, (direct, "localhost", "127.0.0.1")))
     threading.excepthook = _ignore_broken_streams
 
 
@@ -181,9 +190,9 @@ def entry_point() -> None:
         sys.exit(status)
     # What Beam leaves in threads may wait for ever after a failure, and taking down its modules costs
     # half a second after a success. Files are closed, and workers hold nothing that outlives the run.
-    from beam_imagenet.local_runner import end_workers
-
-    end_workers()
+    # An interrupt may come in the middle of the imports.
+    runner = sys.modules.get("beam_imagenet.local_runner")
+    getattr(runner, "end_workers", lambda: None)()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -74,6 +74,8 @@ def find_sources(given: Any) -> tuple[Source, ...]:
         UsageError: There is none, or one that was asked for is not there.
         StorageError: An archive cannot be read.
     """
+    if given.manual_dir == "":
+        raise UsageError("--manual_dir is empty; leave it out for the default folder.")
     manual_dir = (
         _local(given.manual_dir) if given.manual_dir else _data_dir(given) / "downloads" / "manual"
     )
@@ -95,6 +97,8 @@ def _source(split: str, path: str) -> Source:
 
 
 def _data_dir(given: Any) -> Path:
+    if given.data_dir == "":
+        raise UsageError("--data_dir is empty; leave it out for the default folder.")
     return _local(given.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
@@ -109,14 +113,19 @@ def _local(path: str) -> Path:
         raise UsageError(
             f"{path}: only folders and files of a file system can be used in this version."
         )
-    return Path(path).expanduser().absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _find_archive(split: str, given: str | None, manual_dir: Path) -> Path | None:
     if given:
         path = _local(given)
-        if not path.is_file():
+        if not path.exists():
             raise UsageError(f"--{split}={given}: there is no such file.")
+        if not path.is_file():
+            raise UsageError(f"--{split}={given}: that is no plain file.")
         return path
     there = [manual_dir / name for name in ARCHIVES[split] if (manual_dir / name).is_file()]
     if len(there) > 1:

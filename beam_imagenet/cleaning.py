@@ -62,7 +62,8 @@ def _found(dataset: Path) -> Iterator[Leftover]:
     ):
         for path in storage.list_folder(folder):
             parts = layout.split_of_generation(path.name)
-            if parts is not None and path.name not in in_use:
+            is_folder = path.is_dir() and not path.is_symlink()
+            if parts is not None and is_folder and path.name not in in_use:
                 yield Leftover(what=f"{parts[0]} split, {what}", paths=(path,))
     abandoned = storage.abandoned(layout.scratch(dataset))
     yield Leftover(what="unfinished files of runs that were killed", paths=tuple(abandoned))
@@ -89,26 +90,36 @@ def main(arguments: Sequence[str]) -> int:
     if not scratch.is_dir():
         print(f"{dataset}: nothing to remove.")
         return 0
+    if given.dry_run:
+        _print(dataset, _sized(leftovers(dataset)), verb="would be removed")
+        return 0
     with storage.locked(layout.lock(dataset)):
         if storage.is_in_use(scratch):
             raise UsageError(f"A run is writing to {dataset}. Clean when it has ended.")
         found = leftovers(dataset)
-        total = 0
+        sized = _sized(found)
+        storage.sweep(scratch)
         for leftover in found:
-            size = leftover.num_bytes
-            total += size
-            first = leftover.paths[0].relative_to(dataset)
-            more = f" and {len(leftover.paths) - 1:,} more" if len(leftover.paths) > 1 else ""
-            print(f"{leftover.what}: {first}{more}, {size / 1e6:,.1f} MB")
-        if not given.dry_run:
-            for leftover in found:
-                for path in leftover.paths:
+            for path in leftover.paths:
+                if path.parent != scratch:
                     storage.remove(path)
-    verb = "would be removed" if given.dry_run else "removed"
+    _print(dataset, sized, verb="removed")
+    return 0
+
+
+def _sized(found: Sequence[Leftover]) -> list[tuple[Leftover, int]]:
+    return [(leftover, leftover.num_bytes) for leftover in found]
+
+
+def _print(dataset: Path, found: Sequence[tuple[Leftover, int]], *, verb: str) -> None:
+    for leftover, size in found:
+        first = leftover.paths[0].relative_to(dataset)
+        more = f" and {len(leftover.paths) - 1:,} more" if len(leftover.paths) > 1 else ""
+        print(f"{leftover.what}: {first}{more}, {size / 1e6:,.1f} MB")
+    total = sum(size for _, size in found)
     print(
         f"{dataset}: {total / 1e6:,.1f} MB {verb}." if found else f"{dataset}: nothing to remove."
     )
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):

@@ -34,16 +34,10 @@ def commit(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResult])
     dataset_info.reconcile(job, plans, results)
     _require_few_bad(job, results)
     dataset = Path(job.dataset_dir)
-    _require_files(job, results)
-    folders = {dataset / source.folder for source in job.sources}
-    for folder in sorted({*folders, dataset, dataset.parent, dataset.parent.parent}):
-        storage.flush_folder(folder)  # their files are on the disk already
+    for source in job.sources:
+        storage.flush_folder(dataset / source.folder)  # its files are on the disk already
     for row in summary.summarize(job, plans, results, finished=time.time()):
         records.keep_summary(row, dataset=dataset)
-    scratch = layout.scratch(dataset)
-    features, names = dataset_info.features_json(), dataset_info.label_names()
-    storage.write_file(dataset / layout.FEATURES, features, scratch=scratch, flush=True)
-    storage.write_file(dataset / layout.LABELS, names, scratch=scratch, flush=True)
     with storage.locked(layout.lock(dataset)):
         _publish(job, plans, results)
     write_result(dataset, version=job.version)
@@ -77,17 +71,22 @@ def _publish(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResult
             "wanted; shards that are written are kept."
         )
     for source in job.sources:
-        if not source.folder and layout.claimed_by(dataset, source.split) != source.fingerprint:
-            raise ConflictError(
-                f"Another run has taken over the {source.split} split in {dataset} (--fresh) or has removed "
-                "what this one wrote (clean). Nothing was published. Run the same command again when it has "
-                "ended."
-            )
+        layout.require_ours(dataset, source)
+    _require_files(job, results)
     scratch = layout.scratch(dataset)
+    features, names = dataset_info.features_json(), dataset_info.label_names()
+    storage.write_file(dataset / layout.FEATURES, features, scratch=scratch, flush=True)
+    storage.write_file(dataset / layout.LABELS, names, scratch=scratch, flush=True)
     storage.write_file(dataset / layout.DATASET_INFO, content, scratch=scratch, flush=True)
 
 
 def _require_few_bad(job: Job, results: Sequence[ShardResult]) -> None:
+    for source in job.sources:
+        if not any(result.num_examples for result in results if result.split == source.split):
+            raise ImageError(
+                f"{source.archive}: no image is left of the {source.split} split, all are bad. Nothing was "
+                "published. Fetch the archive again."
+            )
     checks = job.checks
     bad = sorted(finding.file_name for result in results for finding in result.bad)
     if not checks.keeps_bad and len(bad) > checks.max_bad_images:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 
 import PIL
 import simplejpeg
@@ -31,7 +32,7 @@ def _fingerprint(job: Job, source: Source) -> str:
     facts = {
         "format": _FORMAT,
         "split": source.split,
-        "archive": [source.archive, source.size, source.modified],
+        "archive": [os.path.realpath(source.archive), source.size, source.modified],
         "num_shards": source.num_shards,
         "keep_member_path": job.keep_member_path,
         "left_out": _left_out(job.checks),
@@ -48,8 +49,8 @@ def _left_out(checks: Checks) -> str:
     "fail" leaves nothing out and "quarantine" what "fail" stops at, so that whatever a failed run
     has written can be kept when the same archives are converted with "quarantine".
     """
-    if checks.keeps_bad:
-        return "nothing"
+    if checks.keeps_bad:  # but a bad image gets no colour fix
+        return f"nothing, suspect by {checks.level} is bad" if checks.strict else "nothing"
     if checks.level == "none":
         return "what cannot be converted"
     return f"suspect by {checks.level}" if checks.strict else "bad"

@@ -6,7 +6,7 @@
     quarantine/train-FINGERPRINT/NAME          images that were left out, each with NAME.reason.txt
     .beam_imagenet/train.claim                 the fingerprint of the run that TFDS's own place is for
     .beam_imagenet/train-FINGERPRINT/          a record for each shard written, and the split's result
-    .beam_imagenet/tmp/                        files that are being written
+    .beam_imagenet/tmp/                        files that are being written, and one for each run at work
     .beam_imagenet/lock                        locked for the moment of publishing
 
 Reads; changes nothing. Knows nothing of Beam.
@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 
 from beam_imagenet import storage
-from beam_imagenet.errors import StorageError
+from beam_imagenet.errors import ConflictError, StorageError
 from beam_imagenet.model import DATASET_NAME, SPLITS, Source, shard_name
 from beam_imagenet.tfrecord import FRAME_BYTES
 
@@ -57,8 +57,25 @@ def claim_path(dataset: Path, split: str) -> Path:
 
 def claimed_by(dataset: Path, split: str) -> str | None:
     """The fingerprint that a split's place is taken by, or None."""
-    content = storage.read_file(claim_path(dataset, split))
-    return content.decode("ascii", "replace").strip() if content is not None else None
+    content = storage.read_file(claim_path(dataset, split)) or b""
+    return content.decode("ascii", "replace").strip() or None
+
+
+def require_ours(dataset: Path, source: Source) -> None:
+    """Makes sure that a split's place still is the run's own; under the lock.
+
+    Raises:
+        ConflictError: It is not.
+    """
+    folder = staging(dataset, source.split, source.fingerprint)
+    if not folder.is_dir() or (
+        not source.folder and claimed_by(dataset, source.split) != source.fingerprint
+    ):
+        raise ConflictError(
+            f"Another run has taken over the {source.split} split in {dataset} (--fresh), or what this run "
+            "wrote was removed (clean). Nothing was published. Run the same command again when nothing else "
+            "works on that folder."
+        )
 
 
 def staging(dataset: Path, split: str, fingerprint: str) -> Path:
@@ -135,10 +152,12 @@ class Published:
 
     Attributes:
         content: `dataset_info.json` as it is, or None if there is none.
+        version: The version that it says, or None.
         splits: What it says, by split.
     """
 
     content: bytes | None
+    version: str | None
     splits: dict[str, PublishedSplit]
 
     @property
@@ -156,18 +175,24 @@ def read_published(dataset: Path) -> Published:
     path = dataset / DATASET_INFO
     content = storage.read_file(path)
     if content is None:
-        return Published(content=None, splits={})
+        return Published(content=None, version=None, splits={})
     try:
         fields = json.loads(content)
         if fields.get("fileFormat", FILE_FORMAT) != FILE_FORMAT:
             raise ValueError(f"its fileFormat is {fields['fileFormat']}, not {FILE_FORMAT}")
-        splits = [_split(dataset, entry) for entry in fields.get("splits", ())]
+        if fields["name"] != DATASET_NAME:
+            raise ValueError(f"its name is {fields['name']}, not {DATASET_NAME}")
+        splits = [_split(dataset, entry) for entry in fields["splits"]]
+        version = str(fields["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
-            f"{path} is no description of a dataset that can be added to or replaced ({error}). "
+            f"{path} is no description of a dataset that can be added to or replaced "
+            f"({type(error).__name__}: {error}). "
             "Move it away, or choose another --data_dir."
         ) from error
-    return Published(content=content, splits={split.name: split for split in splits})
+    return Published(
+        content=content, version=version, splits={split.name: split for split in splits}
+    )
 
 
 def _split(dataset: Path, entry: dict[str, object]) -> PublishedSplit:

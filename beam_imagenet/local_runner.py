@@ -125,7 +125,8 @@ def _abort_on_error(response: Any) -> None:
     if response.error:
         for handler in list(_RUNNING):
             for future in list(handler.control_conn._futures_by_id.values()):
-                future.abort(RuntimeError(response.error))
+                # Not abort(): that leaves those waiting who wait for an answer, be it an error.
+                worker_handlers.ControlFuture.set(future, response)
 
 
 def _work(receiver: multiprocessing.connection.Connection, quiet: bool, launcher: int) -> None:

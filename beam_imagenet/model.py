@@ -74,7 +74,7 @@ class Checks:
 
     def covered_by(self, level: str) -> bool:
         """Whether what was checked at `level` was looked at closely enough."""
-        return CHECK_LEVELS.index(level) >= CHECK_LEVELS.index(self.level)
+        return level in CHECK_LEVELS[CHECK_LEVELS.index(self.level) :]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

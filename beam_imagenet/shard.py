@@ -62,23 +62,23 @@ class ShardWriter:
             content = _ShardContent(task, archive, whole, job=self._job)
             content.write()
             archive.require_unchanged()
+            result = ShardResult(
+                split=task.source.split,
+                shard=task.shard,
+                num_examples=content.num_examples,
+                num_bytes=content.num_bytes,
+                file_bytes=content.num_bytes + content.num_examples * tfrecord.FRAME_BYTES,
+                names_digest=names_digest(content.names),
+                fixes=tuple(content.fixes),
+                level=self._job.checks.level,
+                bad=tuple(content.bad),
+                suspect=tuple(content.suspect),
+                seconds=time.monotonic() - started,
+            )
+            self._finishing.run(lambda: self._publish(whole, task, result))
         except BaseException:
             whole.discard()
             raise
-        result = ShardResult(
-            split=task.source.split,
-            shard=task.shard,
-            num_examples=content.num_examples,
-            num_bytes=content.num_bytes,
-            file_bytes=content.num_bytes + content.num_examples * tfrecord.FRAME_BYTES,
-            names_digest=names_digest(content.names),
-            fixes=tuple(content.fixes),
-            level=self._job.checks.level,
-            bad=tuple(content.bad),
-            suspect=tuple(content.suspect),
-            seconds=time.monotonic() - started,
-        )
-        self._finishing.run(lambda: self._publish(whole, task, result))
         return result
 
     def finish(self) -> None:
@@ -99,11 +99,15 @@ class ShardWriter:
         )
 
     def _publish(self, whole: WholeFile, task: ShardTask, result: ShardResult) -> None:
-        if self._find(task, result.names_digest) is not None:
-            whole.discard()  # another attempt at the same bundle was faster
-            return
-        whole.publish(flush=True)
-        records.keep(result, task.source, dataset=self._dataset)
+        with whole:
+            whole.flush()
+            # Locked, so that no other run takes the place over between the look and the deed.
+            with storage.locked(layout.lock(self._dataset)):
+                if self._find(task, result.names_digest) is not None:
+                    return  # another attempt at the same bundle was faster
+                layout.require_ours(self._dataset, task.source)
+                whole.publish()
+                records.keep(result, task.source, dataset=self._dataset)
 
 
 class _Background:

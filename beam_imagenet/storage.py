@@ -6,6 +6,7 @@ The one place that touches files. Knows nothing of tars, images or Beam.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from beam_imagenet.errors import StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Identity(NamedTuple):
@@ -72,9 +75,13 @@ class ArchiveFile:
         status = os.fstat(self._descriptor)
         found = Identity(size=status.st_size, modified=status.st_mtime_ns)
         if self._expected is not None and found != self._expected:
+            how = (
+                f"it had {self._expected.size:,} bytes when the run began and has {found.size:,} now"
+                if found.size != self._expected.size
+                else "it was written to after the run began"
+            )
             raise StorageError(
-                f"{self.path} changed during the run: it had {self._expected.size:,} bytes when the run began "
-                f"and has {found.size:,} now, or was written to in between. Run again when it is complete."
+                f"{self.path} changed during the run: {how}. Run again when it is complete."
             )
 
     def will_read(self, offset: int, size: int) -> None:
@@ -151,10 +158,10 @@ class WholeFile:
                 self._temporary = scratch / f"{uuid.uuid4().hex}.tmp"
                 self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115
                 with contextlib.suppress(OSError):  # without locks nothing is swept either
-                    fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    fcntl.flock(self._file, fcntl.LOCK_SH)
                 if os.fstat(self._file.fileno()).st_nlink:
                     break
-                self._file.close()  # it was swept away between the two calls
+                self._file.close()  # it was swept away before it was locked
 
     def __enter__(self) -> Self:
         return self
@@ -178,34 +185,24 @@ class WholeFile:
             while data:
                 data = data[self._file.write(data) :]
 
-    def publish(self, *, flush: bool) -> None:
-        """Puts the file in its place, replacing one that is there.
+    def flush(self) -> None:
+        """Puts its bytes on the disk; without, a loss of power may empty a file that is published.
 
-        Args:
-            flush: Whether its bytes are on the disk before; without, a loss of power may empty it.
+        Raises:
+            StorageError: The disk failed.
+        """
+        with _writing(self._path):
+            os.fsync(self._file.fileno())
+
+    def publish(self) -> None:
+        """Puts the file in its place, replacing one that is there.
 
         Raises:
             StorageError: It cannot be written; then it is discarded.
         """
         try:
             with _writing(self._path):
-                if flush:
-                    os.fsync(self._file.fileno())
                 os.replace(self._temporary, self._path)
-        finally:
-            self.discard()
-
-    def publish_if_absent(self) -> bool:
-        """Puts the file in its place unless there is one; whether there was none.
-
-        Raises:
-            StorageError: It cannot be written; then it is discarded.
-        """
-        try:
-            with _writing(self._path), contextlib.suppress(FileExistsError):
-                os.link(self._temporary, self._path)
-                return True
-            return False
         finally:
             self.discard()
 
@@ -224,9 +221,10 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "Make room" if error.errno in _NO_ROOM else "Make it writable"
         raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}. Make room or give it another "
-            "--data_dir, then run the same command again."
+            f"{path} cannot be written: {error.strerror or error}. {remedy} or choose another --data_dir, "
+            "then run the same command again."
         ) from error
 
 
@@ -248,20 +246,11 @@ def write_file(path: Path, content: bytes, *, scratch: Path, flush: bool = False
     else:
         with WholeFile(path, scratch=scratch) as whole:
             whole.write(content)
-            whole.publish(flush=flush)
+            if flush:
+                whole.flush()
+            whole.publish()
     if flush:
         flush_folder(path.parent)
-
-
-def create_file(path: Path, content: bytes, *, scratch: Path) -> bool:
-    """Writes a small file only if there is none; whether there was none.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    with WholeFile(path, scratch=scratch) as whole:
-        whole.write(content)
-        return whole.publish_if_absent()
 
 
 def read_file(path: Path) -> bytes | None:
@@ -330,42 +319,60 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         StorageError: The file system has no locks, or the file cannot be made.
     """
-    try:
-        with open(path, "ab") as file:
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(open(path, "ab"))
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be locked: {error.strerror or error}. Publishing a dataset needs a file system "
-            "with locks (on NFS: version 4, or mounted with local_lock=flock)."
-        ) from error
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be locked: {error.strerror or error}. Publishing a dataset needs a file "
+                "system with locks (on NFS: version 4, or mounted with local_lock=flock)."
+            ) from error
+        yield
 
 
 def abandoned(scratch: Path) -> list[Path]:
     """The files of `WholeFile`s whose process has ended without a word."""
-    return [path for path in list_folder(scratch) if path.suffix == ".tmp" and not _is_held(path)]
+    return [path for path in _unfinished(scratch) if not _is_held(path, remove=False)]
 
 
 def is_in_use(scratch: Path) -> bool:
     """Whether a process is writing a `WholeFile` at this moment."""
-    return any(path.suffix == ".tmp" and _is_held(path) for path in list_folder(scratch))
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True  # it has been published by now
-    except OSError:  # held by its writer, or there are no locks here to tell
-        return True
-    return False
+    return any(_is_held(path, remove=False) for path in _unfinished(scratch))
 
 
 def sweep(scratch: Path) -> None:
-    """Removes the files that processes which were killed left in `scratch`."""
-    for path in abandoned(scratch):
-        remove(path)
+    """Removes the files that processes which were killed left in `scratch`.
+
+    Raises:
+        StorageError: One cannot be removed.
+    """
+    for path in _unfinished(scratch):
+        _is_held(path, remove=True)
+
+
+def _unfinished(scratch: Path) -> list[Path]:
+    return [path for path in list_folder(scratch) if path.suffix == ".tmp"]
+
+
+def _is_held(path: Path, *, remove: bool) -> bool:
+    """Whether somebody is writing the file; if nobody is, it can be removed before anybody does."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return True  # it has been published by now
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held by its writer, or there are no locks here to tell
+            return True
+        if remove:
+            with _writing(path):
+                path.unlink(missing_ok=True)
+    return False
 
 
 def remove(path: Path) -> None:
@@ -386,14 +393,17 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it.
+    """Makes a folder and those above it, and puts the names of new ones on the disk.
 
     Raises:
         StorageError: It cannot be made.
     """
+    new = [folder for folder in (path, *path.parents) if not folder.is_dir()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
             f"The folder {path} cannot be made: {error.strerror}. Choose another --data_dir."
         ) from error
+    for folder in new:
+        flush_folder(folder.parent)

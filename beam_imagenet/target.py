@@ -7,14 +7,16 @@ images.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 from beam_imagenet import layout, records, storage
-from beam_imagenet.errors import UsageError
+from beam_imagenet.errors import StorageError, UsageError
 from beam_imagenet.layout import Published
 from beam_imagenet.model import Checks, Job, ShardResult, Source
+from beam_imagenet.storage import WholeFile
 from beam_imagenet.summary import SplitSummary
 
 _FLAT = ""
@@ -51,6 +53,11 @@ def examine(job: Job, *, overwrite: bool, fresh: bool) -> Target:
     """
     dataset = Path(job.dataset_dir)
     published = layout.read_published(dataset)
+    if published.version not in (None, job.version):
+        raise UsageError(
+            f"{dataset / layout.DATASET_INFO} says version {published.version}, not {job.version}. Move the "
+            "dataset to a folder of its version, or choose another --data_dir."
+        )
     complete: list[str] = []
     sources: list[Source] = []
     for source in job.sources:
@@ -85,20 +92,25 @@ def _folder(
         return split.folder
     if split is not None and not overwrite:
         raise UsageError(
-            f"{dataset} holds a {source.split} split already, which was made from another archive, with "
-            "other options or other versions. Add --overwrite to replace it (its readers see the old one "
-            "until the new one is complete), leave it out with --splits, or choose another --data_dir."
+            f"{dataset} holds a {source.split} split already, which was made from another archive (its path, "
+            "size and time of change count), with other options or other versions. Add --overwrite to "
+            "replace it (its readers see the old one until the new one is complete), leave it out with "
+            "--splits, or choose another --data_dir."
         )
     if split is not None:
         in_place = claimed == source.fingerprint
         return _FLAT if in_place else layout.generation(source.split, source.fingerprint)
-    if claimed is not None and claimed != source.fingerprint and not fresh:
+    shards = layout.shards_in(dataset, source.split)
+    if fresh or claimed == source.fingerprint:
+        return _FLAT
+    if claimed is not None and (shards or storage.is_in_use(layout.scratch(dataset))):
         raise UsageError(
-            f"{dataset} holds the begun {source.split} split of another run, from another archive, with "
-            "other options or other versions. Finish that run with its own options, or add --fresh to "
-            "discard what it has written, or choose another --data_dir."
+            f"{dataset} holds the begun {source.split} split of another run, from another archive (its path, "
+            "size and time of change count), with other options or other versions. Add --fresh to discard "
+            "what it has written, or end that run with its own archive and options, or choose another "
+            "--data_dir."
         )
-    if claimed is None and not fresh and (shards := layout.shards_in(dataset, source.split)):
+    if claimed is None and shards:
         raise UsageError(
             f"{dataset} holds {len(shards):,} files of a {source.split} split that belong to no dataset and "
             f"no run, {shards[0].name} for one. Move them away, add --fresh to remove them, or choose "
@@ -135,39 +147,64 @@ def summaries(job: Job) -> list[SplitSummary] | None:
     return [row for row in rows if row is not None]
 
 
-def occupy(target: Target, *, fresh: bool) -> None:
-    """Makes the target ready to be written to: folders, claims, and nothing of what may not stay.
+@contextlib.contextmanager
+def occupied(target: Target, *, fresh: bool) -> Iterator[None]:
+    """Makes the target ready to be written to, and tells others that a run is at work until the block ends.
 
     Raises:
-        UsageError: Another run was faster.
+        UsageError: Another run is in the way.
         StorageError: The target cannot be written to.
     """
     dataset = Path(target.job.dataset_dir)
     scratch = layout.scratch(dataset)
     storage.make_folder(scratch)
-    with storage.locked(layout.lock(dataset)):  # so that a file system without locks is told now
+    with storage.locked(layout.lock(dataset)):
         storage.sweep(scratch)
         if fresh:
-            published = layout.read_published(dataset)
-            for path in _discarded(target.job, dataset, published):
-                storage.remove(path)
+            _discard(target.job, dataset)
         for source in target.job.sources:
             storage.make_folder(layout.staging(dataset, source.split, source.fingerprint))
             storage.make_folder(dataset / source.folder)
             if source.folder == _FLAT:
                 _claim(source, dataset)
+        # Never published. It is held until this process ends, however it ends, and nobody waits for it.
+        presence = WholeFile(layout.lock(dataset), scratch=scratch)
+    try:
+        with presence:
+            yield
+    finally:
+        with contextlib.suppress(StorageError):  # the next run sweeps as well
+            storage.sweep(scratch)
+
+
+def _discard(job: Job, dataset: Path) -> None:
+    """What --fresh does before anything else."""
+    if storage.is_in_use(layout.scratch(dataset)):
+        raise UsageError(
+            f"Another run is writing to {dataset}, and --fresh would discard its work. Wait until it has "
+            "ended, leave --fresh out, or choose another --data_dir."
+        )
+    published = layout.read_published(dataset)
+    for path in list(_discarded(job, dataset, published)):
+        storage.remove(path)
 
 
 def _claim(source: Source, dataset: Path) -> None:
-    path = layout.claim_path(dataset, source.split)
-    content = f"{source.fingerprint}\n".encode("ascii")
-    if not storage.create_file(path, content, scratch=layout.scratch(dataset)) and (
-        layout.claimed_by(dataset, source.split) != source.fingerprint
+    """Takes TFDS's own place for a split; under the lock, so that only one fingerprint gets it."""
+    claimed = layout.claimed_by(dataset, source.split)
+    if claimed == source.fingerprint:
+        return
+    scratch = layout.scratch(dataset)
+    if claimed is not None and (
+        layout.shards_in(dataset, source.split) or storage.is_in_use(scratch)
     ):
         raise UsageError(
             f"Another run has just begun to write the {source.split} split to {dataset}, with other options. "
             "Let it end, or choose another --data_dir."
         )
+    path = layout.claim_path(dataset, source.split)
+    content = f"{source.fingerprint}\n".encode("ascii")
+    storage.write_file(path, content, scratch=scratch, flush=True)
 
 
 def _discarded(job: Job, dataset: Path, published: Published) -> Iterator[Path]:

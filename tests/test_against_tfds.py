@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tests import commands
+from tests import commands, tars
 
 SHARDS = 3
 
@@ -156,3 +157,90 @@ def test_version_5_0_0_is_read_back_without_a_test_split(archives: Path, tmp_pat
     assert set(builder.info.splits) == {"train", "validation"}
     assert len(builder.as_dataset(split="train")) == 1100
     assert "5.1.0" not in json.loads((dataset / "dataset_info.json").read_text())["releaseNotes"]
+
+
+def stamps_of_shards(dataset: Path) -> dict[str, tuple[int, int]]:
+    return {name: stamp for name, stamp in commands.stamps(dataset).items() if ".tfrecord-" in name}
+
+
+def entries(dataset: Path) -> dict[str, Any]:
+    splits = json.loads((dataset / "dataset_info.json").read_text())["splits"]
+    return {split["name"]: split for split in splits}
+
+
+def file_names(data_dir: Path, split: str) -> list[bytes]:
+    """What is in a split; TFDS takes its shards' records in turns, so their order is not looked at."""
+    loaded = tfds.load("imagenet2012", split=split, data_dir=data_dir, download=False)
+    return sorted(example["file_name"] for example in tfds.as_numpy(loaded))
+
+
+@pytest.mark.slow
+def test_a_split_is_added_to_a_dataset_that_tfds_made(
+    archives: Path, theirs: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "data" / commands.VERSION_FOLDER
+    shutil.copytree(theirs, dataset, ignore=shutil.ignore_patterns("*-test.*"))
+    content = json.loads((dataset / "dataset_info.json").read_text())
+    content["splits"] = [split for split in content["splits"] if split["name"] != "test"]
+    (dataset / "dataset_info.json").write_text(json.dumps(content))
+    shards, described = stamps_of_shards(dataset), entries(dataset)
+
+    target = commands.Target(archives, tmp_path / "data")
+    target.convert("--splits=test", f"--num_shards=test:{SHARDS}")
+    now = entries(dataset)
+    assert {split: now[split] for split in described} == described
+    assert {name: stamps_of_shards(dataset)[name] for name in shards} == shards
+    assert_same_dataset(dataset, theirs)
+    for split, images in (("train", 1100), ("validation", 60), ("test", 60)):
+        assert len(file_names(tmp_path / "data", split)) == images
+    peer = json.loads((theirs / "dataset_info.json").read_text())
+    ours = json.loads((dataset / "dataset_info.json").read_text())
+    assert {**ours, "splits": 0} == {**peer, "splits": 0}
+
+
+@pytest.mark.slow
+def test_a_split_that_tfds_made_is_refused_or_replaced_by_the_pointer(
+    archives: Path, theirs: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "data" / commands.VERSION_FOLDER
+    shutil.copytree(theirs, dataset)
+    shards, old = stamps_of_shards(dataset), (dataset / "dataset_info.json").read_bytes()
+    before = commands.stamps(dataset)
+    target = commands.Target(archives, tmp_path / "data")
+    options = ("--splits=validation", "--num_shards=validation:2")
+    assert "--overwrite" in target.refused(*options)
+    assert "--overwrite" in target.refused(*options, "--fresh")
+    assert commands.stamps(dataset) == before
+
+    names = file_names(tmp_path / "data", "validation")
+    target.convert(*options, "--overwrite")
+    assert len(entries(dataset)["validation"]["shardLengths"]) == 2
+    assert len(commands.written_since(before, dataset)) == 2
+    assert file_names(tmp_path / "data", "validation") == names
+    assert len(file_names(tmp_path / "data", "train")) == 1100
+    assert target.clean().status == 0
+    assert {name: stamps_of_shards(dataset)[name] for name in shards} == shards
+    (dataset / "dataset_info.json").write_bytes(old)  # the way back is one small file
+    assert file_names(tmp_path / "data", "validation") == names
+
+
+@pytest.mark.slow
+def test_tfds_reads_a_replaced_split_through_the_new_description_and_the_old(
+    target: commands.Target,
+) -> None:
+    options = ("--splits=validation", "--num_shards=validation:5")
+    target.convert(*options)
+    old = (target.dataset / "dataset_info.json").read_bytes()
+    names = file_names(target.data_dir, "validation")
+    archive = target.manual_dir / "ILSVRC2012_img_val.tar"
+    content = archive.read_bytes()
+    members = [
+        (name.decode(), content[start : start + size]) for name, start, size in tars.listed(content)
+    ]
+    archive.write_bytes(tars.tar_of(members[:40]))
+    target.convert(*options, "--overwrite")
+    assert len(file_names(target.data_dir, "validation")) == 40
+    builder = tfds.builder_from_directory(target.dataset)
+    assert len(builder.as_dataset(split="validation[:50%]")) == 20
+    (target.dataset / "dataset_info.json").write_bytes(old)
+    assert file_names(target.data_dir, "validation") == names

@@ -54,10 +54,10 @@ def test_a_run_shows_what_it_found_and_a_table(archives: Path, tmp_path: Path) -
     assert str(tmp_path / commands.VERSION_FOLDER) in start
     rows = {line.split()[0]: line.split() for line in table.splitlines()}
     assert rows["split"] == [
-        *("split", "images", "bytes", "shards", "classes", "fixes", "write", "s", "MB/s")
+        *("split", "images", "bytes", "shards", "classes", "fixes", "bad", "write", "s", "MB/s")
     ]
     assert rows["train"][1] == "1,100"
-    assert rows["train"][3:6] == ["1", "1,000", "23"]
+    assert rows["train"][3:7] == ["1", "1,000", "23", "0"]
     assert rows["test"][4] == "-"
     assert "n02105855_2933.JPEG" in fixes + end
     assert "Not known" not in done.stdout
@@ -156,9 +156,13 @@ def test_more_shards_than_images_is_explained(archives: Path, tmp_path: Path) ->
 def test_a_dataset_that_is_there_is_left_alone(archives: Path, tmp_path: Path) -> None:
     options = (f"--manual_dir={archives}", f"--data_dir={tmp_path}", "--splits=validation")
     assert commands.run(*options).returncode == 0
-    before = commands.dataset_files(tmp_path)
-    assert "holds a dataset already" in refused(*options)
-    assert commands.dataset_files(tmp_path) == before
+    before = commands.stamps(tmp_path)
+    done = commands.run(*options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{tmp_path / commands.VERSION_FOLDER} is complete" in done.stdout
+    assert commands.stamps(tmp_path) == before
+    assert "--overwrite" in refused(*options, "--num_shards=validation:2")
+    assert commands.stamps(tmp_path) == before
 
 
 def test_a_damaged_archive_is_one_paragraph_with_archive_member_and_offset(
@@ -173,7 +177,7 @@ def test_a_damaged_archive_is_one_paragraph_with_archive_member_and_offset(
     assert f"{damaged}: member 'ILSVRC2012_val_00000001.JPEG'" in message
     assert "at byte 512" in message
     damaged.write_bytes(content[: len(content) // 2])
-    message = refused(*options, status=1)
+    message = refused(*options, "--fresh", status=1)
     assert str(damaged) in message
     assert re.search(r"at byte [\d,]+", message)
     assert "cut off" in message
@@ -264,7 +268,12 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(
     _, message = running.communicate(timeout=30)
     assert running.returncode == 1
     there = (tmp_path / commands.VERSION_FOLDER / "dataset_info.json").exists()
-    told = "the dataset is complete" if there else "no dataset was written"
+    told = (
+        "Interrupted; the dataset is complete."
+        if there
+        else "Interrupted; no dataset was written. Shards that are complete are kept, and the same "
+        "command goes on with them."
+    )
     if number == signal.SIGINT:  # SIGTERM reaches the workers too, and may be told as their death
         assert told in message
     require_no_process(running.pid)
@@ -281,12 +290,23 @@ def test_workers_end_with_a_launcher_that_is_killed(
     require_no_process(running.pid)
 
 
-def test_two_runs_do_not_write_the_same_dataset(archives: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_an_interrupted_one_ended(archives: Path, tmp_path: Path) -> None:
+    expected = commands.convert(manual_dir=archives, data_dir=tmp_path / "expected")
     running = start(archives, tmp_path)
-    message = refused(f"--manual_dir={archives}", f"--data_dir={tmp_path}")
-    assert "Another run is writing" in message or "holds a dataset already" in message
+    time.sleep(MOMENTS[-1])
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=30)
+    dataset = commands.convert(manual_dir=archives, data_dir=tmp_path)
+    assert commands.dataset_files(dataset) == commands.dataset_files(expected)
+
+
+def test_two_identical_runs_at_once_both_succeed(archives: Path, tmp_path: Path) -> None:
+    expected = commands.convert(manual_dir=archives, data_dir=tmp_path / "expected")
+    running = start(archives, tmp_path)
+    dataset = commands.convert(manual_dir=archives, data_dir=tmp_path)
     running.communicate(timeout=60)
     assert running.returncode == 0
+    assert commands.dataset_files(dataset) == commands.dataset_files(expected)
 
 
 def test_a_reader_of_the_output_who_leaves_changes_nothing(archives: Path, tmp_path: Path) -> None:

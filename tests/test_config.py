@@ -9,6 +9,7 @@ import yaml
 
 from beam_imagenet import options
 from beam_imagenet.errors import UsageError
+from beam_imagenet.model import Checks
 from tests import commands
 
 LOCAL = Path(__file__).parent.parent / "pipeline_configs" / "local.yaml"
@@ -85,6 +86,28 @@ def test_verbose_in_a_config_is_verbose(archives: Path, tmp_path: Path) -> None:
         verbose=True,
     )
     assert "INFO" in commands.run(f"--config={config}").stderr
+
+
+def test_a_config_says_what_is_checked_and_what_is_there_already(
+    archives: Path, tmp_path: Path
+) -> None:
+    config = write(
+        tmp_path / "config.yaml",
+        manual_dir=str(archives),
+        data_dir=str(tmp_path),
+        check_images="decode",
+        on_bad_image="quarantine",
+        max_bad_images=7,
+        strict=True,
+        overwrite=True,
+        fresh=False,
+    )
+    parsed = options.parse([f"--config={config}", "--max_bad_images=8"])
+    assert options.job_from_options(parsed).checks == Checks(
+        level="decode", on_bad_image="quarantine", max_bad_images=8, strict=True
+    )
+    ours = parsed.view_as(options.ImageNetOptions)
+    assert (ours.overwrite, ours.fresh) == (True, False)
 
 
 def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -16,10 +16,20 @@ from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_build
 
 from beam_imagenet import dataset_info
 from beam_imagenet.errors import ReconcileError
-from beam_imagenet.model import ColorFix, Job, PlannedShard, ShardResult, Source, SplitPlan
+from beam_imagenet.model import (
+    Checks,
+    ColorFix,
+    Finding,
+    Job,
+    PlannedShard,
+    ShardResult,
+    Source,
+    SplitPlan,
+)
 
 SPLITS = {"validation": [3, 4], "train": [10, 11, 12], "test": [1]}
 FIX = ColorFix(file_name="n02105855_2933.JPEG", kind="PNG")
+BAD = Finding(file_name="n01440764_1.JPEG", reason="it is empty")
 
 
 def planned_shard(split: str, index: int) -> PlannedShard:
@@ -32,13 +42,24 @@ def planned_shard(split: str, index: int) -> PlannedShard:
     )
 
 
-def job_of(version: str = "5.1.0") -> Job:
+def job_of(
+    version: str = "5.1.0", *, on_bad_image: str = "fail", folders: dict[str, str] | None = None
+) -> Job:
     return Job(
-        run_id="run",
         dataset_dir="/data/imagenet2012/5.1.0",
         version=version,
         keep_member_path=False,
-        sources=tuple(Source(split=split, archive=f"{split}.tar", size=1) for split in SPLITS),
+        checks=Checks(on_bad_image=on_bad_image),
+        sources=tuple(
+            Source(
+                split=split,
+                archive=f"{split}.tar",
+                size=1,
+                modified=1,
+                folder=(folders or {}).get(split, ""),
+            )
+            for split in SPLITS
+        ),
     )
 
 
@@ -56,8 +77,12 @@ RESULTS = [
         shard=shard.shard,
         num_examples=shard.num_examples,
         num_bytes=shard.num_bytes,
+        file_bytes=shard.num_bytes + 16 * shard.num_examples,
         names_digest=shard.names_digest,
         fixes=(),
+        level="header",
+        bad=(),
+        suspect=(),
         seconds=1.0,
     )
     for plan in PLANS
@@ -205,3 +230,76 @@ def test_what_differs_from_the_plan_is_refused(case: str) -> None:
     plans, results, message = DIFFERENT[case]
     with pytest.raises(ReconcileError, match=message):
         dataset_info.reconcile(job_of(), plans, results)
+
+
+def test_images_left_out_count_as_dealt_with_and_change_bytes() -> None:
+    job = job_of(on_bad_image="quarantine")
+    left_out = first_result(num_examples=2, num_bytes=2000, bad=(BAD,))
+    dataset_info.reconcile(job, PLANS, left_out)
+    for count in (1, 3):
+        with pytest.raises(ReconcileError, match=f"records 3, but written with {count + 1}"):
+            dataset_info.reconcile(
+                job, PLANS, first_result(num_examples=count, num_bytes=2000, bad=(BAD,))
+            )
+
+
+def test_bad_images_that_are_kept_change_nothing() -> None:
+    job = job_of(on_bad_image="keep")
+    dataset_info.reconcile(job, PLANS, first_result(bad=(BAD,)))
+    for changes in ({"num_examples": 2}, {"num_bytes": 2000}):
+        with pytest.raises(ReconcileError):
+            dataset_info.reconcile(job, PLANS, first_result(bad=(BAD,), **changes))
+
+
+def test_suspect_images_are_records_like_others() -> None:
+    dataset_info.reconcile(job_of(), PLANS, first_result(suspect=(BAD,)))
+    with pytest.raises(ReconcileError, match="records 3"):
+        dataset_info.reconcile(job_of(), PLANS, first_result(suspect=(BAD,), num_examples=2))
+
+
+def test_shard_lengths_are_those_written_not_those_planned() -> None:
+    left_out = first_result(num_examples=2, num_bytes=2000, bad=(BAD,))
+    content = dataset_info.dataset_info_json(job_of(on_bad_image="quarantine"), PLANS, left_out)
+    described = json_format.Parse(content, dataset_info_pb2.DatasetInfo())
+    assert list(described.splits[1].shard_lengths) == [2, 4]
+
+
+def test_a_split_that_replaced_another_is_pointed_to_in_its_folder() -> None:
+    folder = "train-0123456789abcdef"
+    content = dataset_info.dataset_info_json(job_of(folders={"train": folder}), PLANS, RESULTS)
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    templates = [split["filepathTemplate"] for split in json.loads(content)["splits"]]
+    assert templates == [f"{folder}/{template}", template, template]
+
+
+def test_splits_of_others_stay_as_they_are_with_all_else_that_is_said() -> None:
+    """A dataset that is there may have been described by another program, in its own words."""
+    foreign: dict[str, Any] = {
+        "name": "imagenet2012",
+        "description": "theirs",
+        "downloadSize": "7",
+        "splits": [
+            {"name": "mine", "shardLengths": ["9"], "numBytes": "1", "statistics": {"a": 1}},
+            {"name": "train", "shardLengths": ["1"], "numBytes": "2"},
+        ],
+    }
+    job = job_of()
+    for split in ("test", "train"):
+        job = dataclasses.replace(
+            job, sources=tuple(source for source in job.sources if source.split != split)
+        )
+    [plan] = (plan for plan in PLANS if plan.split == "validation")
+    published = json.dumps(foreign).encode()
+    content = dataset_info.dataset_info_json(job, [plan], RESULTS[:2], published=published)
+    found = json.loads(content)
+    assert [split["name"] for split in found["splits"]] == ["train", "validation", "mine"]
+    assert found["splits"][::2] == foreign["splits"][::-1]
+    assert {key: found[key] for key in found if key != "splits"} == {
+        key: foreign[key] for key in foreign if key != "splits"
+    }
+
+
+def test_a_dataset_whose_splits_are_all_replaced_is_described_anew() -> None:
+    old = dataset_info.dataset_info_json(job_of("5.0.0"), PLANS, RESULTS)
+    again = dataset_info.dataset_info_json(job_of(), PLANS, RESULTS, published=old)
+    assert again == description()

@@ -21,6 +21,7 @@ KINDS = [
     errors.ArchiveError,
     errors.ImageError,
     errors.ReconcileError,
+    errors.ConflictError,
     errors.StorageError,
 ]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import beam_imagenet
+from beam_imagenet import __main__
 
 BEAM_MODULES = {"options", "pipeline", "transforms", "local_runner"}
 MODULES = [module.name for module in pkgutil.iter_modules(beam_imagenet.__path__)]
@@ -45,6 +46,10 @@ def test_only_the_graph_imports_beam() -> None:
 
 def test_nothing_imports_tensorflow() -> None:
     assert fail_without("tensorflow", "tensorflow_datasets") == {}
+
+
+def test_commands_that_only_look_need_no_beam() -> None:
+    assert not BEAM_MODULES & set(__main__.COMMANDS.values())
 
 
 def test_every_module_is_looked_at() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from apache_beam.options.pipeline_options import DirectOptions, WorkerOptions
 
 from beam_imagenet import options
 from beam_imagenet.errors import UsageError
-from beam_imagenet.model import Job
+from beam_imagenet.model import Checks, Job, ShardResult, Source
+from beam_imagenet.target import Target
 
 
 def job(*arguments: str) -> Job:
@@ -57,6 +59,12 @@ def test_an_unknown_option_is_refused_with_the_nearest(option: str, nearest: str
         (("--data_dir=gs://bucket/data",), "file system"),
         (("--train=/nowhere/train.tar",), "no such file"),
         (("--direct_running_mode=multi_threading",), "loses elements"),
+        (("--check_images=full",), "decode"),
+        (("--on_bad_image=skip",), "quarantine"),
+        (("--max_bad_images=-1",), "number of 0 or more"),
+        (("--data_dir=",), "is empty"),
+        (("--manual_dir=",), "is empty"),
+        (("--max_bad_images=few",), "number of 0 or more"),
     ],
 )
 def test_a_wrong_value_is_explained(
@@ -111,8 +119,52 @@ def test_the_job_says_what_was_asked_for(archives: Path, tmp_path: Path) -> None
     train = archives / "ILSVRC2012_img_train.tar"
     assert found.sources[0].archive == str(train)
     assert found.sources[0].size == train.stat().st_size
+    assert found.sources[0].modified == train.stat().st_mtime_ns
+    assert all(re.fullmatch("[0-9a-f]{16}", source.fingerprint) for source in found.sources)
     assert found.keep_member_path
     assert found.dataset_dir == str(tmp_path / "imagenet2012" / "5.1.0")
+
+
+def test_the_job_says_how_images_are_checked(archives: Path, tmp_path: Path) -> None:
+    where = (f"--manual_dir={archives}", f"--data_dir={tmp_path}")
+    assert job(*where).checks == Checks(
+        level="header", on_bad_image="fail", max_bad_images=100, strict=False
+    )
+    found = job(
+        *where, "--check_images=none", "--on_bad_image=keep", "--max_bad_images=0", "--strict"
+    )
+    assert found.checks == Checks(level="none", on_bad_image="keep", max_bad_images=0, strict=True)
+
+
+def test_a_run_begins_with_what_it_found(tmp_path: Path) -> None:
+    source = Source(split="train", archive="/a/train.tar", size=147_897_477_120, modified=1)
+    written = ShardResult(
+        split="train",
+        shard="imagenet2012-train.tfrecord-00003-of-01024",
+        num_examples=1,
+        num_bytes=1,
+        file_bytes=1,
+        names_digest="",
+        fixes=(),
+        level="header",
+        bad=(),
+        suspect=(),
+        seconds=1.0,
+    )
+    asked = Job(
+        dataset_dir="/data/imagenet2012/5.1.0",
+        version="5.1.0",
+        keep_member_path=False,
+        checks=Checks(),
+        sources=(source,),
+    )
+    found = Target(job=asked, complete=("test",), kept={"train": [written] * 612}, bytes_there=0)
+    assert options.describe(found).splitlines() == [
+        "train       /a/train.tar  (147.9 GB)",
+        "test        is there already, and stays as it is",
+        "dataset     /data/imagenet2012/5.1.0",
+        "train       612 of 1,024 shards kept",
+    ]
 
 
 def test_tfds_data_dir_is_the_default_as_in_tfds(

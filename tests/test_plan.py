@@ -98,7 +98,7 @@ def laid_out(
         [512 + sum(512 + -(-size // 512) * 512 for _, size, _ in rows) for rows in batches]
     ).tolist()
     source = Source(
-        split=split, archive="/archives/made.tar", size=stops[-1], num_shards=num_shards
+        split=split, archive="/archives/made.tar", size=stops[-1], modified=7, num_shards=num_shards
     )
     found = []
     for start, stop, rows in zip([0, *stops], stops, batches, strict=False):
@@ -291,6 +291,13 @@ LOST_OR_REPEATED: dict[str, list[MemberBatch]] = {
 def test_batches_that_do_not_cover_the_archive_once_are_refused(case: str) -> None:
     with pytest.raises(ReconcileError, match=r"^/archives/made\.tar: .* exactly once"):
         plan_split(SOURCE, LOST_OR_REPEATED[case])
+
+
+def test_what_is_odd_about_an_archive_is_in_the_plan_in_archive_order() -> None:
+    odd = dataclasses.replace(FIRST, suspicions=("a", "b"))
+    odder = dataclasses.replace(LAST, suspicions=("c",))
+    assert plan_split(SOURCE, [odder, SECOND, odd])[0].suspicions == ("a", "b", "c")
+    assert plan_split(SOURCE, BATCHES)[0].suspicions == ()
 
 
 def test_an_archive_of_another_size_is_refused() -> None:

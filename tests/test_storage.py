@@ -1,10 +1,15 @@
-"""Exact ranged reads, and files that are there whole or not at all."""
+"""Exact ranged reads, files that are there whole or not at all, and who is writing one."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import re
+import resource
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +90,7 @@ def test_a_missing_archive_is_told_by_its_path(tmp_path: Path) -> None:
     ):
         storage.ArchiveFile(missing)
     with pytest.raises(StorageError, match=rf"^{re.escape(missing)} cannot be read: No such file"):
-        storage.file_size(missing)
+        storage.identity(missing)
 
 
 def test_a_folder_is_no_archive(tmp_path: Path) -> None:
@@ -96,115 +101,257 @@ def test_a_folder_is_no_archive(tmp_path: Path) -> None:
         file.read(7, 1)
 
 
-def test_file_size_is_in_bytes(archive: Path) -> None:
-    assert storage.file_size(str(archive)) == len(CONTENT)
+def test_an_archives_identity_is_its_size_and_time(archive: Path) -> None:
+    found = storage.identity(str(archive))
+    assert found == (len(CONTENT), archive.stat().st_mtime_ns)
+    with storage.ArchiveFile(str(archive), expected=found) as file:
+        assert file.read(0, 3) == CONTENT[:3]
 
 
-def test_a_whole_file_appears_when_its_block_ends(tmp_path: Path) -> None:
-    path = tmp_path / "shard"
-    with storage.whole_file(path) as file:
-        file.write(b"first")
-        assert not path.exists()
-        file.write(b", second")
-        assert not path.exists()
-    assert whole_files(tmp_path) == {"shard": b"first, second"}
-
-
-def test_a_whole_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "shard"
-    path.write_bytes(b"a longer old file")
-    with storage.whole_file(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"a longer old file"
-    assert whole_files(tmp_path) == {"shard": b"new"}
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError("7"), KeyboardInterrupt(), OSError(28, "No space left")]
-)
-@pytest.mark.parametrize("old", [None, b"old"])
-def test_a_block_that_fails_leaves_all_as_it_was(
-    tmp_path: Path, error: BaseException, old: bytes | None
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_an_archive_that_is_another_one_than_expected_is_refused(
+    archive: Path, change: str
 ) -> None:
-    path = tmp_path / "shard"
-    if old is not None:
-        path.write_bytes(old)
-    before = whole_files(tmp_path)
-
-    def write_a_part() -> None:
-        with storage.whole_file(path) as file:
-            file.write(b"a part")
-            raise error
-
-    with pytest.raises((type(error), StorageError)):
-        write_a_part()
-    assert whole_files(tmp_path) == before
+    found = storage.identity(str(archive))
+    if change == "size":
+        archive.write_bytes(CONTENT[1:])
+        os.utime(archive, ns=(0, found.modified))
+    else:
+        os.utime(archive, ns=(0, found.modified + 1))
+    with pytest.raises(StorageError, match=rf"^{re.escape(str(archive))} changed during the run"):
+        storage.ArchiveFile(str(archive), expected=found)
 
 
-def test_a_full_disk_is_told_by_the_path(tmp_path: Path) -> None:
-    shard = re.escape(str(tmp_path / "shard"))
-    expected = rf"^{shard} cannot be written: No space left on device\. Make room"
-    with (
-        pytest.raises(StorageError, match=expected),
-        storage.whole_file(tmp_path / "shard"),
-        open("/dev/full", "wb", buffering=0) as full,
-    ):
-        full.write(b"x")
-    assert whole_files(tmp_path) == {}
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
 
 
-def test_writers_of_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
-    path = tmp_path / "shard"
-    with storage.whole_file(path) as first:
-        first.write(b"of a ")
-        with storage.whole_file(path) as second:
-            second.write(b"of another worker")
-        assert path.read_bytes() == b"of another worker"
-        first.write(b"worker")
-    assert whole_files(tmp_path) == {"shard": b"of a worker"}
-
-
-def test_a_temporary_file_is_no_shard_to_a_reader(tmp_path: Path) -> None:
-    name = "imagenet2012-train.tfrecord-00000-of-00001"
-    with storage.whole_file(tmp_path / name):
-        assert list(tmp_path.glob("imagenet2012-*")) == []
-        [temporary] = tmp_path.iterdir()
-        assert temporary.name.startswith(".")
-
-
-def test_a_file_in_a_missing_folder_cannot_be_written(tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "shard"
-    with pytest.raises(StorageError, match=rf"^{re.escape(str(path))} cannot be written: No such"):
-        storage.write_file(path, b"x")
-
-
-def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(StorageError, match="cannot be written: Is a directory"):
-        storage.write_file(folder, b"x")
-    assert list(tmp_path.iterdir()) == [folder]
+    return folder
+
+
+def test_a_whole_file_appears_when_it_is_published(folder: Path, scratch: Path) -> None:
+    path = folder / "shard"
+    with storage.WholeFile(path, scratch=scratch) as whole:
+        whole.write(b"first")
+        whole.write(memoryview(b", second"))
+        assert not path.exists()
+        whole.publish()
+    assert whole_files(folder) == {"shard": b"first, second"}
+    assert whole_files(scratch) == {}
+
+
+def test_a_whole_file_replaces_the_old_one_at_once(folder: Path, scratch: Path) -> None:
+    path = folder / "shard"
+    path.write_bytes(b"a longer old file")
+    with storage.WholeFile(path, scratch=scratch) as whole:
+        whole.write(b"new")
+        assert path.read_bytes() == b"a longer old file"
+        whole.publish()
+    assert whole_files(folder) == {"shard": b"new"}
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_what_is_written_with_flush_is_on_the_disk_before_it_is_there(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
+) -> None:
+    path = folder / "shard"
+    flushed: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_ino, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    storage.write_file(path, b"x", scratch=scratch, flush=flush)
+    inodes = [(path.stat().st_ino, False), (folder.stat().st_ino, True)]
+    assert flushed == (inodes if flush else [])
+
+
+@pytest.mark.parametrize("error", [ValueError("7"), KeyboardInterrupt()])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_block_that_fails_leaves_all_as_it_was(
+    folder: Path, scratch: Path, error: BaseException, old: bytes | None
+) -> None:
+    path = folder / "shard"
+    if old is not None:
+        path.write_bytes(old)
+    before = whole_files(folder)
+
+    def write_a_part() -> None:
+        with storage.WholeFile(path, scratch=scratch) as whole:
+            whole.write(b"a part")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_a_part()
+    assert whole_files(folder) == before
+    assert whole_files(scratch) == {}
+
+
+@pytest.fixture
+def tight() -> Iterator[None]:
+    """A limit of 1,000 bytes a file: what a full disk is, for a process without a disk to fill."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_file_without_room_is_told_by_its_path(folder: Path, scratch: Path) -> None:
+    path = folder / "shard"
+    expected = rf"^{re.escape(str(path))} cannot be written: File too large\. Make room"
+    with pytest.raises(StorageError, match=expected):
+        storage.write_file(path, CONTENT, scratch=scratch)
+    assert whole_files(folder) == whole_files(scratch) == {}
+
+
+def test_writers_of_the_same_file_do_not_disturb_each_other(folder: Path, scratch: Path) -> None:
+    path = folder / "shard"
+    with storage.WholeFile(path, scratch=scratch) as first:
+        first.write(b"of a ")
+        with storage.WholeFile(path, scratch=scratch) as second:
+            second.write(b"of another worker")
+            second.publish()
+        assert path.read_bytes() == b"of another worker"
+        first.write(b"worker")
+        first.publish()
+    assert whole_files(folder) == {"shard": b"of a worker"}
+
+
+@pytest.mark.parametrize("place", ["folder", "scratch"])
+def test_a_file_in_a_missing_folder_cannot_be_written(
+    folder: Path, scratch: Path, place: str
+) -> None:
+    path = folder / "shard"
+    {"folder": folder, "scratch": scratch}[place].rmdir()
+    with pytest.raises(StorageError, match=rf"^{re.escape(str(path))} cannot be written: No such"):
+        storage.write_file(path, b"x", scratch=scratch)
+
+
+def test_a_folder_is_not_replaced_by_a_file(folder: Path, scratch: Path) -> None:
+    with pytest.raises(StorageError, match="Is a directory"):
+        storage.write_file(folder, b"x", scratch=scratch)
+    with (
+        storage.WholeFile(folder, scratch=scratch) as whole,
+        pytest.raises(StorageError, match="cannot be written: Is a directory"),
+    ):
+        whole.publish()
+    assert folder.is_dir()
+    assert whole_files(scratch) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT * 1000])
-def test_write_file_writes_it_all(tmp_path: Path, content: bytes) -> None:
-    storage.write_file(tmp_path / "file", b"old")
-    storage.write_file(tmp_path / "file", content)
-    assert whole_files(tmp_path) == {"file": content}
+def test_write_file_writes_it_all(folder: Path, scratch: Path, content: bytes) -> None:
+    storage.write_file(folder / "file", b"old", scratch=scratch)
+    storage.write_file(folder / "file", content, scratch=scratch, flush=True)
+    assert whole_files(folder) == {"file": content}
 
 
-class Grudging(io.BytesIO):
-    """A file whose `write` takes seven bytes at most, as a full pipe does."""
+def test_a_small_file_that_is_there_with_this_content_is_not_written_again(
+    folder: Path, scratch: Path
+) -> None:
+    path = folder / "file"
+    storage.write_file(path, b"same", scratch=scratch)
+    before = path.stat()
+    storage.write_file(path, b"same", scratch=scratch, flush=True)
+    assert path.stat() == before
+
+
+class Grudging(io.FileIO):
+    """A file whose `write` takes seven bytes at most, as one on a slow network may."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Takes the start of `data`."""
         return super().write(bytes(data)[:7])
 
 
-def test_write_all_goes_on_where_a_write_took_a_part() -> None:
-    file = Grudging()
-    storage.write_all(file, memoryview(CONTENT))
-    assert file.getvalue() == CONTENT
+def test_writing_goes_on_where_a_write_took_a_part(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grudging(path: Path, mode: str, buffering: int) -> Grudging:
+        return Grudging(path, mode)
+
+    monkeypatch.setattr(storage, "open", grudging, raising=False)
+    storage.write_file(folder / "file", CONTENT, scratch=scratch)
+    assert whole_files(folder) == {"file": CONTENT}
+
+
+def test_what_is_not_there_is_no_error_to_look_at(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert storage.read_file(missing) is None
+    assert storage.size_if_there(missing) is None
+    assert storage.total_size(missing) == 0
+    assert storage.list_folder(missing) == []
+    storage.remove(missing)
+
+
+def test_what_cannot_be_looked_at_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "x"
+    for look in (storage.read_file, storage.size_if_there, storage.list_folder):
+        with pytest.raises(StorageError, match=rf"^{re.escape(str(below))} cannot be read: Not a"):
+            look(below)
+    with pytest.raises(StorageError, match="cannot be removed: Not a directory"):
+        storage.remove(below)
+
+
+def test_sizes_of_folders_are_those_of_the_files_in_them(folder: Path) -> None:
+    (folder / "a").write_bytes(b"123")
+    (folder / "b").mkdir()
+    (folder / "b" / "c").write_bytes(b"4567")
+    assert storage.total_size(folder) == 7
+    assert storage.size_if_there(folder / "a") == storage.total_size(folder / "a") == 3
+
+
+def test_remove_takes_a_link_and_not_what_it_points_to(tmp_path: Path, folder: Path) -> None:
+    (folder / "file").touch()
+    (tmp_path / "link").symlink_to(folder)
+    storage.remove(tmp_path / "link")
+    assert whole_files(folder) == {"file": b""}
+    storage.remove(folder)
+    assert not folder.exists()
+
+
+def test_one_at_a_time_holds_a_lock(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most = 0
+
+    def enter(number: int) -> None:
+        nonlocal most
+        with storage.locked(tmp_path / "lock"):
+            inside.append(number)
+            most = max(most, len(inside))
+            os.sched_yield()
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(200)))
+    assert most == 1
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(
+            StorageError, match=r"lock cannot be locked: .* needs a file system with lock"
+        ),
+        storage.locked(tmp_path / "lock"),
+    ):
+        pytest.fail("it was locked")
 
 
 def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:
@@ -216,18 +363,23 @@ def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:
         storage.make_folder(tmp_path / "file" / "c")
 
 
-def test_a_path_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_a_storage_error(tmp_path: Path, scratch: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
-        storage.write_file(tmp_path / "file" / "x", b"")
+        storage.write_file(tmp_path / "file" / "x", b"", scratch=scratch)
 
 
-def test_a_name_too_long_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_name_too_long_is_a_storage_error(folder: Path, scratch: Path) -> None:
     with pytest.raises(StorageError):
-        storage.write_file(tmp_path / ("x" * 300), b"")
+        storage.write_file(folder / ("x" * 300), b"", scratch=scratch)
 
 
-def test_an_error_without_a_number_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageError) as caught, storage.whole_file(tmp_path / "x"):
+def test_an_error_without_a_number_is_told(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, mode: str, buffering: int) -> io.BytesIO:
         raise OSError("broken data stream")
-    assert "None" not in str(caught.value)
+
+    monkeypatch.setattr(storage, "open", broken, raising=False)
+    with pytest.raises(StorageError, match="cannot be written: broken data stream"):
+        storage.write_file(folder / "x", b"", scratch=scratch)

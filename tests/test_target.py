@@ -1,16 +1,20 @@
-"""What a run finds at its target decides what it writes: nothing, what is missing, or nothing without leave."""
+"""What a run finds at its target decides what it writes: nothing, what is missing, or all elsewhere."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
 import pytest
 
-from beam_imagenet import local_runner, storage
+from beam_imagenet import local_runner, options, storage
+from beam_imagenet import target as target_module
+from beam_imagenet.errors import UsageError
 from tests import commands, tars
 from tests.commands import Target
 
@@ -154,8 +158,8 @@ def test_a_split_that_differs_is_refused_and_overwrite_replaces_it_by_the_pointe
 def test_the_way_back_writes_no_shard(target: Target) -> None:
     target.convert(*ONE)
     old = (target.dataset / INFO).read_bytes()
-    for options in (("--file_name=member",), ("--strict",)):
-        target.convert(*ONE, *options, "--overwrite")
+    for variant in (("--file_name=member",), ("--strict",)):
+        target.convert(*ONE, *variant, "--overwrite")
     before = commands.stamps(target.dataset)
     assert "5 of 5 shards kept" in target.convert(*ONE, "--overwrite")
     assert commands.written_since(before, target.dataset) == set()
@@ -309,7 +313,7 @@ def test_of_two_runs_that_begin_at_once_one_is_told(
         monkeypatch.setattr(local_runner, "runner_from_options", runner_from_options)
         target.convert(*ONE)
         (target.dataset / INFO).unlink()
-        return runner_from_options(*arguments)  # type: ignore[arg-type]
+        return runner_from_options(*arguments)
 
     monkeypatch.setattr(local_runner, "runner_from_options", begin_another)
     assert "Another run has just begun" in target.refused(ONE[0])
@@ -321,3 +325,50 @@ def test_a_description_that_cannot_be_understood_is_left_alone(target: Target) -
     (target.dataset / INFO).write_text("{")
     assert "Move it away" in target.refused(*ONE, "--overwrite", "--fresh", status=1)
     assert set(commands.stamps(target.dataset)) == {INFO}
+
+
+def test_of_many_who_take_the_same_place_at_once_one_gets_it(target: Target) -> None:
+    asked = [
+        options.job_from_options(
+            options.parse(target.arguments(ONE[0], f"--num_shards=validation:{n}"))
+        )
+        for n in range(1, 9)
+    ]
+    found = [target_module.examine(job, overwrite=False, fresh=False) for job in asked]
+    barrier = threading.Barrier(len(found))
+
+    def occupy(place: target_module.Target) -> bool:
+        barrier.wait()
+        try:
+            with target_module.occupied(place, fresh=False):
+                barrier.wait()
+        except UsageError:
+            barrier.wait()
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(found)) as pool:
+        taken = list(pool.map(occupy, found))
+    assert taken.count(True) == 1
+    [winner] = asked[taken.index(True)].sources
+    assert state(target, "validation.claim").read_text() == f"{winner.fingerprint}\n"
+
+
+def test_a_place_that_was_taken_and_never_used_is_free(target: Target) -> None:
+    """The archive may have been damaged, so that nothing was written, and been fetched again."""
+    path = archive(target)
+    content = path.read_bytes()
+    path.write_bytes(content[:512] + bytes(len(content) - 512))
+    target.refused(ONE[0], status=1)
+    assert state(target, "validation.claim").exists()
+    path.write_bytes(content)
+    target.convert(*ONE)
+
+
+def test_a_dataset_of_another_version_in_the_folder_is_refused(target: Target) -> None:
+    target.convert(*ONE)
+    info = target.dataset / INFO
+    info.write_text(info.read_text().replace('"version": "5.1.0"', '"version": "3.0.0"'))
+    before = commands.stamps(target.dataset)
+    assert "says version 3.0.0, not 5.1.0" in target.refused(*ONE, "--overwrite", "--fresh")
+    assert commands.stamps(target.dataset) == before
