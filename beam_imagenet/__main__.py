@@ -146,7 +146,7 @@ def _say(text: str) -> None:
 def _explain(error: Exception) -> str:
     """What a person is told of an error that a worker or an engine raised."""
     if isinstance(error, errors.ImageNetError):
-        return str(error)
+        return errors.without_suffix(str(error))
     text = "".join(traceback.format_exception(error))
     if (message := errors.find_message(text)) is not None:
         return message

@@ -36,9 +36,12 @@ def commit(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResult])
     dataset = Path(job.dataset_dir)
     for source in job.sources:
         storage.flush_folder(dataset / source.folder)  # its files are on the disk already
-    for row in summary.summarize(job, plans, results, finished=time.time()):
-        records.keep_summary(row, dataset=dataset)
     with storage.locked(layout.lock(dataset)):
+        for source in job.sources:
+            layout.require_ours(dataset, source)
+        _require_files(job, results)
+        for row in summary.summarize(job, plans, results, finished=time.time()):
+            records.keep_summary(row, dataset=dataset)
         _publish(job, plans, results)
     write_result(dataset, version=job.version)
 
@@ -70,9 +73,6 @@ def _publish(job: Job, plans: Sequence[SplitPlan], results: Sequence[ShardResult
             "began. Nothing of that was touched. Run the same command again to see whether it is still "
             "wanted; shards that are written are kept."
         )
-    for source in job.sources:
-        layout.require_ours(dataset, source)
-    _require_files(job, results)
     scratch = layout.scratch(dataset)
     features, names = dataset_info.features_json(), dataset_info.label_names()
     storage.write_file(dataset / layout.FEATURES, features, scratch=scratch, flush=True)

@@ -61,4 +61,9 @@ def find_message(traceback_text: str) -> str | None:
     """
     lines = traceback_text.replace("\\n", "\n").splitlines()
     found = [match[1] for line in lines if (match := _MESSAGE.search(line))]
-    return _BEAM_SUFFIX.sub("", found[-1]).strip() if found else None
+    return without_suffix(found[-1]) if found else None
+
+
+def without_suffix(message: str) -> str:
+    """A message without what Beam appends to it: the stage that it came from."""
+    return _BEAM_SUFFIX.sub("", message).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -196,20 +197,21 @@ def test_a_block_that_fails_leaves_all_as_it_was(
     assert whole_files(scratch) == {}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def tight() -> Iterator[None]:
     """A limit of 1,000 bytes a file: what a full disk is, for a process without a disk to fill."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:  # before pytest writes of the test to a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("tight")
 def test_a_file_without_room_is_told_by_its_path(folder: Path, scratch: Path) -> None:
     path = folder / "shard"
     expected = rf"^{re.escape(str(path))} cannot be written: File too large\. Make room"
-    with pytest.raises(StorageError, match=expected):
+    with tight(), pytest.raises(StorageError, match=expected):
         storage.write_file(path, CONTENT, scratch=scratch)
     assert whole_files(folder) == whole_files(scratch) == {}
 
