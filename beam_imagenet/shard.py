@@ -6,6 +6,7 @@ task came about.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from beam_imagenet.model import ColorFix, Finding, Job, ShardResult, ShardTask
 from beam_imagenet.plan import names_digest
 from beam_imagenet.storage import ArchiveFile, WholeFile
 
+_FINISHING = 3  # shards that the disk works on at a time; with one it is idle between them
 _AHEAD = 128  # members, 14 MB of photographs: enough for a disk to work on
 _Row: TypeAlias = tuple[bytes, int, int, int]
 """Name, offset, size and label of a member."""
@@ -29,7 +31,7 @@ _BUFFER_BYTES = 256 << 10  # fits a core's cache, between reading, checksum and 
 
 
 class ShardWriter:
-    """Writes shards one after the other; the disk finishes one while the next is being written.
+    """Writes shards one after the other; the disk finishes some while the next is being written.
 
     A shard that is there already, with a record that serves the job, is not written again. `finish` has
     to be called at the end: a shard is in its place only then.
@@ -111,26 +113,23 @@ class ShardWriter:
 
 
 class _Background:
-    """Does one thing at a time beside its caller, who waits for the last one before the next."""
+    """Does a few things beside its caller, who waits for the oldest when there are more."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish_shard")
-        self._last: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(_FINISHING, thread_name_prefix="finish_shard")
+        self._pending: collections.deque[Future[None]] = collections.deque()
 
     def run(self, work: Callable[[], None]) -> None:
-        self._wait()
-        self._last = self._thread.submit(work)
+        if len(self._pending) == _FINISHING:
+            self._pending.popleft().result()
+        self._pending.append(self._threads.submit(work))
 
     def end(self) -> None:
         try:
-            self._wait()
+            while self._pending:
+                self._pending.popleft().result()
         finally:
-            self._thread.shutdown()
-
-    def _wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
+            self._threads.shutdown()
 
 
 class _ShardContent:

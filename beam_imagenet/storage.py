@@ -192,7 +192,12 @@ class WholeFile:
             StorageError: The disk failed.
         """
         with _writing(self._path):
-            os.fsync(self._file.fileno())
+            descriptor = self._file.fileno()
+            if hasattr(os, "posix_fadvise"):
+                # Linux writes out what is said not to be needed, without a lock on the journal, where
+                # fsync alone makes all other writers wait: a quarter of the time of a job.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fsync(descriptor)
 
     def publish(self) -> None:
         """Puts the file in its place, replacing one that is there.

@@ -82,7 +82,9 @@ def measure(
     turns = [(work, OURS) for work in works]
     turns += [(work, peer) for work in works for peer in work.peers if peer not in skip]
     runs: Turns = defaultdict(list)
-    for number, (work, tool) in itertools.product(range(1, rounds + 1), turns):
+    for number, place in itertools.product(range(1, rounds + 1), range(len(turns))):
+        # Each round begins one later: what ran before matters to the disk and the page cache.
+        work, tool = turns[(place + number) % len(turns)]
         folder = archives / work.name
         with _fresh(output):
             # The second run of ours finds the dataset there.
