@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## sample archives, converted, opened with TFDS
 test: $(INSTALLED) ## every test
 	$(BIN)/python -m pytest
 
-test-fast: $(INSTALLED) ## without those that run TFDS
+test-fast: $(INSTALLED) ## without those that take long or run TFDS
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(INSTALLED) ## only those
