@@ -17,19 +17,10 @@ from beam_imagenet.drawing import Painter, make_painter
 from beam_imagenet.errors import ImageError
 from beam_imagenet.images import probe
 from beam_imagenet.model import CHECK_LEVELS
+from tests.pictures import JPEG, LINES, PNG, behind_first_scan, chunk, saved, with_frame
 from tests.test_cmyk import INK_ENCODERS, sampled
-from tests.test_images import (
-    JPEG,
-    LINES,
-    PNG,
-    PNGS,
-    PROBED,
-    TWICE_ANIMATED,
-    behind_first_scan,
-    chunk,
-    saved,
-    with_frame,
-)
+from tests.test_conversion import PNGS, TWICE_ANIMATED
+from tests.test_images import PROBED
 
 
 @pytest.fixture(scope="module")
