@@ -15,6 +15,8 @@ from beam_imagenet import commit, dataset_info, errors, layout, storage
 from beam_imagenet.model import Job, ShardTask
 from tests import by_hand, commands, disturbed
 
+pytestmark = pytest.mark.slow
+
 SHARDS = "--num_shards=train:4,validation:4,test:4"
 TOTAL = 12
 

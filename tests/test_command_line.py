@@ -245,6 +245,7 @@ MOMENTS = [0.0, 0.1, 0.17, 0.25, 0.35]
 """Seconds after the fork: before workers connect, while they do, and in the stages."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_worker_that_dies_ends_the_run(archives: Path, tmp_path: Path, moment: float) -> None:
     running = start(archives, tmp_path)
@@ -257,6 +258,7 @@ def test_a_worker_that_dies_ends_the_run(archives: Path, tmp_path: Path, moment:
     require_no_process(running.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_leaves_no_process(
@@ -279,6 +281,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(
     require_no_process(running.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_workers_end_with_a_launcher_that_is_killed(
     archives: Path, tmp_path: Path, moment: float

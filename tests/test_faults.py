@@ -26,6 +26,8 @@ from beam_imagenet import __main__, errors, layout, model, pipeline
 from beam_imagenet.model import Job
 from tests import by_hand, commands, disturbed
 
+pytestmark = pytest.mark.slow
+
 SHARDS = "--num_shards=train:4,validation:4,test:4"
 TOTAL = 12
 
