@@ -16,6 +16,7 @@ from typing import Any
 from beam_imagenet import storage
 from beam_imagenet.errors import UsageError
 from beam_imagenet.model import ARCHIVES, DATASET_NAME, SPLITS, Source
+from beam_imagenet.storage import ArchiveFile, Identity
 
 VERSIONS = ("5.1.0", "5.0.0")
 
@@ -94,6 +95,16 @@ def find_sources(given: Any) -> tuple[Source, ...]:
 def _source(split: str, path: str) -> Source:
     identity = storage.identity(path)
     return Source(split=split, archive=path, size=identity.size, modified=identity.modified)
+
+
+def opened(source: Source) -> ArchiveFile:
+    """Opens an archive, if it still is the one that was found.
+
+    Raises:
+        StorageError: It cannot be opened, or changed since.
+    """
+    expected = Identity(size=source.size, modified=source.modified)
+    return ArchiveFile(source.archive, expected=expected)
 
 
 def _data_dir(given: Any) -> Path:

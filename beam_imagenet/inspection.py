@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Protocol
 
-from beam_imagenet import inventory, labels, plan
+from beam_imagenet import archives, inventory, labels, plan
 from beam_imagenet.errors import ArchiveError
 from beam_imagenet.model import MemberBatch, Source
 from beam_imagenet.space import readable_size
-from beam_imagenet.storage import ArchiveFile, Identity
+from beam_imagenet.storage import ArchiveFile
 from beam_imagenet.tar import BLOCK
 
 OFFICIAL = "official"
@@ -135,7 +135,7 @@ def _require_ends(source: Source) -> bool:
     Raises:
         ArchiveError: No conversion of it can succeed.
     """
-    with _opened(source) as archive:
+    with archives.opened(source) as archive:
         if source.size >= BLOCK and archive.read(0, BLOCK) == bytes(BLOCK):
             raise ArchiveError(
                 f"{source.archive} is damaged or no tar: at byte 0, there are zeros and no header. The "
@@ -219,7 +219,7 @@ def full(source: Source, progress: Progress) -> Inspection:
 
 def _read_headers(source: Source, progress: Progress) -> list[MemberBatch]:
     batches = []
-    with _opened(source) as archive:
+    with archives.opened(source) as archive:
         for segment in inventory.list_segments(source, archive):
             batches.append(inventory.read_segment(segment, archive, keep_member_path=False))
             progress("headers", segment.stop)
@@ -264,7 +264,7 @@ def _sha256(source: Source, progress: Progress) -> str:
         return part
 
     # A thread fills one buffer while the other one is hashed, outside of Python's lock.
-    with _opened(source) as archive, ThreadPoolExecutor(1) as reader:
+    with archives.opened(source) as archive, ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, 0)
         for offset in range(0, source.size, _READ_BYTES):
             part = coming.result()
@@ -273,8 +273,3 @@ def _sha256(source: Source, progress: Progress) -> str:
             digest.update(part)
             progress("checksum", offset + len(part))
     return digest.hexdigest()
-
-
-def _opened(source: Source) -> ArchiveFile:
-    expected = Identity(size=source.size, modified=source.modified)
-    return ArchiveFile(source.archive, expected=expected)

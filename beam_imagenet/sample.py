@@ -27,8 +27,8 @@ from beam_imagenet.model import ARCHIVES
 
 TRAIN_ARCHIVE, VALIDATION_ARCHIVE, TEST_ARCHIVE = (names[0] for names in ARCHIVES.values())
 
-MAX_VALIDATION_IMAGES = 50_000
-MAX_TEST_IMAGES = 100_000
+MAX_VALIDATION_IMAGES = labels.IMAGES["validation"]
+MAX_TEST_IMAGES = labels.IMAGES["test"]
 
 _PART_IMAGES = 250
 """Images drawn by one task: large beside the cost of a task, yet 30 MB at full scale."""

@@ -72,8 +72,7 @@ class ArchiveFile:
         Raises:
             StorageError: The file is another one by now.
         """
-        status = os.fstat(self._descriptor)
-        found = Identity(size=status.st_size, modified=status.st_mtime_ns)
+        found = _identity_of(os.fstat(self._descriptor))
         if self._expected is not None and found != self._expected:
             how = (
                 f"it had {self._expected.size:,} bytes when the run began and has {found.size:,} now"
@@ -129,9 +128,12 @@ def identity(path: str) -> Identity:
         StorageError: There is no such file.
     """
     try:
-        status = os.stat(path)
+        return _identity_of(os.stat(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _identity_of(status: os.stat_result) -> Identity:
     return Identity(size=status.st_size, modified=status.st_mtime_ns)
 
 
@@ -214,9 +216,8 @@ class WholeFile:
     def discard(self) -> None:
         """Removes what was written and not published; again, it does nothing."""
         if not self._file.closed:
-            with contextlib.suppress(
-                OSError
-            ):  # where it cannot be removed, it could not be written
+            # Where it cannot be removed, it could not be written.
+            with contextlib.suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
             self._file.close()
 

@@ -12,12 +12,11 @@ from typing import Literal
 import apache_beam as beam
 from apache_beam import pvalue
 
-from beam_imagenet import inventory
+from beam_imagenet import archives, inventory
 from beam_imagenet.commit import commit
 from beam_imagenet.model import Job, MemberBatch, Segment, ShardResult, ShardTask, Source, SplitPlan
 from beam_imagenet.plan import plan_split
 from beam_imagenet.shard import ShardWriter
-from beam_imagenet.storage import ArchiveFile, Identity
 
 PLANS = "plans"
 TASKS = "tasks"
@@ -115,12 +114,12 @@ class Commit(beam.PTransform):
 
 
 def _list_segments(source: Source) -> Iterator[Segment]:
-    with _open(source) as archive:
+    with archives.opened(source) as archive:
         yield from inventory.list_segments(source, archive)
 
 
 def _read_segment(segment: Segment, keep_member_path: bool) -> tuple[str, MemberBatch]:
-    with _open(segment.source) as archive:
+    with archives.opened(segment.source) as archive:
         batch = inventory.read_segment(segment, archive, keep_member_path=keep_member_path)
         archive.require_unchanged()
     return segment.source.split, batch
@@ -150,14 +149,8 @@ class _WriteShard(beam.DoFn):
         self._writer = ShardWriter(self._job)
 
     def process(self, task: ShardTask) -> Iterator[ShardResult]:
-        with _open(task.source) as archive:
+        with archives.opened(task.source) as archive:
             yield self._writer.write(task, archive)
 
     def finish_bundle(self) -> None:
         self._writer.finish()
-
-
-def _open(source: Source) -> ArchiveFile:
-    """The archive, if it still is the one that the run began with."""
-    expected = Identity(size=source.size, modified=source.modified)
-    return ArchiveFile(source.archive, expected=expected)

@@ -126,7 +126,7 @@ def test_an_archive_that_cannot_be_read_does_not_hide_the_others(
                 raise StorageError(f"{self.path} cannot be read at byte {offset:,}: broken disk.")
             return super().read(offset, size)
 
-    monkeypatch.setattr(inspection, "ArchiveFile", Refusing)
+    monkeypatch.setattr("beam_imagenet.archives.ArchiveFile", Refusing)
     assert inspect(archives, tmp_path) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(": cannot be read")

@@ -211,7 +211,7 @@ def test_a_quick_look_reads_a_few_megabytes_of_the_largest_archive(
 ) -> None:
     source = large_archive(tmp_path, split, start, size=147_897_477_120)
     monkeypatch.setattr(Counted, "reads", [], raising=False)
-    monkeypatch.setattr(inspection, "ArchiveFile", Counted)
+    monkeypatch.setattr("beam_imagenet.archives.ArchiveFile", Counted)
     found = inspection.quick(source)
     assert found.is_usable == usable
     assert Counted.reads
@@ -224,7 +224,7 @@ def test_a_whole_archive_costs_a_handful_of_reads(
     archives: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Counted, "reads", [], raising=False)
-    monkeypatch.setattr(inspection, "ArchiveFile", Counted)
+    monkeypatch.setattr("beam_imagenet.archives.ArchiveFile", Counted)
     for split in SPLITS:
         Counted.reads.clear()
         inspection.quick(sample(archives, split))
